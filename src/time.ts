@@ -22,7 +22,7 @@ export const refreshTimes = durations({
   uninterruptedMs: 10_000,
   /** From its admission by the limits until a request has reached the provider at the latest: the send window, and 3 s on its way. */
   limitTravelSeconds: 5,
-  /** How long a request that a person waits for waits for limits. A renewal does not wait: it is tried again later. */
+  /** How long a request that a person waits for waits for limits. A refresh does not wait: it is tried again later. */
   limitPatienceMs: 10_000,
 
   // Waiting for a refresh that runs elsewhere
@@ -127,7 +127,7 @@ export const consentTimes = durations({
   longestAttemptSeconds: 150,
   /** How long whoever comes back again is told what came of an attempt. */
   outcomeSeconds: 600,
-  /** A grant of another account waits for so long for the person's word. */
+  /** A grant of another account waits for so long for a person's decision. */
   unconfirmedGrantSeconds: 3600,
   /** A grant that a person has accepted and that its process has not stored by then is stored by another one. */
   acceptedGrantSeconds: 300,

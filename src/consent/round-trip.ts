@@ -32,7 +32,7 @@ import { consentTimes } from "../time.ts";
 import type { Authorized, CodeExchange, Authorizations } from "../tokens/person-grant.ts";
 import type { Devices } from "../tokens/devices.ts";
 import type { RequestLimiter } from "../tokens/limits.ts";
-import { askedInVain, type Sender } from "../tokens/request.ts";
+import { failedRequestError, type Sender } from "../tokens/request.ts";
 import type { Keyring, Place } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { ConsentAudit } from "./audit.ts";
@@ -109,7 +109,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
       build,
       sends: deps.limits.beside(prepared),
     });
-    if (asked?.ok === false) throw askedInVain("The provider does not take the authorization request", asked);
+    if (asked?.ok === false) throw failedRequestError("The provider does not take the authorization request", asked);
     return readPushedAnswer({ definition, values: request.values, body: asked?.body });
   };
 

@@ -13,16 +13,16 @@ export type End = {
 
 /** How replicas send each other ends, beside Postgres. A replica that reaches Postgres does not rely on it. */
 export type Ends = {
-  /** Sends an end to all replicas, and stores it for those that ask later. `onHeard`: called with the id of each replica that confirms. Does not wait. */
-  tell(end: End, onHeard: (replicaId: string) => void): void;
+  /** Sends an end to all replicas, and stores it for those that ask later. `onConfirmed`: called with the id of each replica that confirms. Does not wait. */
+  send(end: End, onConfirmed: (replicaId: string) => void): void;
   /** Calls back for every end that another replica sends. */
   listen(listener: (end: End) => void): void;
-  /** Which of these ids have ended within the last `keepSeconds`. Never rejects. */
+  /** Which of these ids have ended within the last `ttlSeconds`. Never rejects. */
   find(kind: End["kind"], ids: readonly string[]): Promise<End[]>;
 };
 
 /** For a process that shares nothing but Postgres with others, or is alone. */
-export const noEnds: Ends = { tell() {}, listen() {}, find: async () => [] };
+export const noEnds: Ends = { send() {}, listen() {}, find: async () => [] };
 
 type Options = {
   redis: RedisClient;
@@ -32,14 +32,14 @@ type Options = {
   /** This replica's own id. */
   self: string;
   /** How long a replica without Postgres may still serve from memory. */
-  keepSeconds: number;
+  ttlSeconds: number;
   onError: (error: Error) => void;
   /** Called for a value that this broker did not write. */
   onRejected: (id: string | null) => void;
 };
 
-type Told = { kind: "told"; end: End; nonce: string };
-type Heard = { kind: "heard"; nonce: string; by: string };
+type EndMessage = { kind: "told"; end: End; nonce: string };
+type Confirmation = { kind: "heard"; nonce: string; by: string };
 
 const purpose = "ends";
 /** No message of the broker is longer. */
@@ -62,26 +62,26 @@ export function endKey({ kind, id }: Pick<End, "kind" | "id">): string {
  * carries a MAC, and a repeated one changes nothing: a replica that receives an end asks Postgres, and without Postgres drops only what
  * it read before the end. If somebody deletes the keys, it is as if Redis were away.
  */
-export function createRedisEnds({ redis, subscriber, keyring, self, keepSeconds, onError, onRejected }: Options): Ends {
+export function createRedisEnds({ redis, subscriber, keyring, self, ttlSeconds, onError, onRejected }: Options): Ends {
   const channel = endsChannel(redis);
   const listeners: ((end: End) => void)[] = [];
-  const heardProofs = new Set<string>();
+  const receivedProofs = new Set<string>();
   const awaited = new LRUCache<string, (replicaId: string) => void>({ maxSize: mostAwaited, sizeCalculation: () => 1 });
 
-  const publish = (message: Told | Heard): void => {
+  const publish = (message: EndMessage | Confirmation): void => {
     const text = JSON.stringify({ ...message, proof: keyring.sign(purpose, signedText(message)) });
     void redis.publish(channel, text).catch(onError);
   };
 
-  const receive = ({ message, proof }: { message: Told | Heard; proof: string }): void => {
+  const receive = ({ message, proof }: { message: EndMessage | Confirmation; proof: string }): void => {
     if (message.kind === "heard") {
       awaited.get(message.nonce)?.(message.by);
       return;
     }
     const isOwn = awaited.has(message.nonce);
-    if (isOwn || heardProofs.has(proof)) return;
-    heardProofs.add(proof);
-    if (heardProofs.size > mostRemembered) heardProofs.delete(heardProofs.values().next().value as string);
+    if (isOwn || receivedProofs.has(proof)) return;
+    receivedProofs.add(proof);
+    if (receivedProofs.size > mostRemembered) receivedProofs.delete(receivedProofs.values().next().value as string);
     for (const listener of listeners) listener(message.end);
     publish({ kind: "heard", nonce: message.nonce, by: self });
   };
@@ -96,9 +96,9 @@ export function createRedisEnds({ redis, subscriber, keyring, self, keepSeconds,
     if (judged === "authentic") receive(parsed); // else another replica sealed it with a key that this one lacks: the sender sees that this replica does not confirm
   });
 
-  const keep = async (end: End): Promise<void> => {
-    const value = `${end.atMs}:${keyring.sign(purpose, keptText(end))}`;
-    await redis.set(endKey(end), value, "EX", keepSeconds);
+  const store = async (end: End): Promise<void> => {
+    const value = `${end.atMs}:${keyring.sign(purpose, storedText(end))}`;
+    await redis.set(endKey(end), value, "EX", ttlSeconds);
   };
 
   const read = async (kind: End["kind"], id: string): Promise<End[]> => {
@@ -110,16 +110,16 @@ export function createRedisEnds({ redis, subscriber, keyring, self, keepSeconds,
     if (value === null) return [];
     const [, atMs, proof] = /^(\d{1,16}):([\w.-]{1,100})$/.exec(value.slice(0, 200)) ?? [];
     const end = { kind, id, atMs: Number(atMs) };
-    const judged = proof === undefined ? "forged" : keyring.verify(purpose, keptText(end), proof);
+    const judged = proof === undefined ? "forged" : keyring.verify(purpose, storedText(end), proof);
     if (judged === "forged") onRejected(id);
     return judged === "authentic" ? [end] : [];
   };
 
   return {
-    tell(end, onHeard) {
+    send(end, onConfirmed) {
       const nonce = randomUUID();
-      awaited.set(nonce, onHeard);
-      if (keepSeconds > 0) void keep(end).catch(onError);
+      awaited.set(nonce, onConfirmed);
+      if (ttlSeconds > 0) void store(end).catch(onError);
       publish({ kind: "told", end, nonce });
     },
     listen: (listener) => void listeners.push(listener),
@@ -127,18 +127,18 @@ export function createRedisEnds({ redis, subscriber, keyring, self, keepSeconds,
   };
 }
 
-function signedText(message: Told | Heard): string {
+function signedText(message: EndMessage | Confirmation): string {
   if (message.kind === "heard") return JSON.stringify(["heard", message.nonce, message.by]);
   const { kind, id, atMs } = message.end;
   return JSON.stringify(["told", kind, id, atMs, message.nonce]);
 }
 
-function keptText({ kind, id, atMs }: End): string {
+function storedText({ kind, id, atMs }: End): string {
   return JSON.stringify(["kept", kind, id, atMs]);
 }
 
 /** Null: it does not have the form of a message. Anybody who shares this Redis may publish anything. */
-function parseMessage(text: string): { message: Told | Heard; proof: string } | null {
+function parseMessage(text: string): { message: EndMessage | Confirmation; proof: string } | null {
   if (text.length > mostCharacters) return null;
   try {
     const { kind, nonce, by, end, proof } = JSON.parse(text) as Record<string, unknown>;

@@ -76,7 +76,7 @@ const mostRemembered = 20_000;
 export function createRedisLeases({ redis, subscriber, keyring, onError, onTaken, onRejected }: Options): Leases {
   const channel = newsChannel(redis);
   const listeners: ((news: RefreshNews) => void)[] = [];
-  const heard = new Set<string>();
+  const received = new Set<string>();
   redis.on("error", onError);
   subscriber.on("error", onError);
   subscriber.on("ready", () => void subscriber.subscribe(channel).catch(onError));
@@ -88,9 +88,9 @@ export function createRedisLeases({ redis, subscriber, keyring, onError, onTaken
     const judged = keyring.verify(purpose, signedText(news, nonce), proof);
     if (judged === "forged") return onRejected();
     if (judged === "unknown_key") return; // sealed with a key that this replica lacks: waiters ask Postgres anyway
-    if (heard.has(proof)) return;
-    heard.add(proof);
-    if (heard.size > mostRemembered) heard.delete(heard.values().next().value as string);
+    if (received.has(proof)) return;
+    received.add(proof);
+    if (received.size > mostRemembered) received.delete(received.values().next().value as string);
     for (const listener of listeners) listener(news);
   });
 

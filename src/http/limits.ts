@@ -113,8 +113,8 @@ const translated = "64:ff9b:0:0:0:0";
 function groupsOf(address: string): string[] {
   const written = new URL(`http://[${address}]`).hostname.slice(1, -1);
   const [head = [], tail = []] = written.split("::").map((part) => part.split(":").filter((group) => group !== ""));
-  const lacking = Array.from({ length: 8 - head.length - tail.length }, () => "0");
-  return [...head, ...lacking, ...tail];
+  const missing = Array.from({ length: 8 - head.length - tail.length }, () => "0");
+  return [...head, ...missing, ...tail];
 }
 
 function asBytes(group: string): string {

@@ -170,22 +170,22 @@ export function viewAuditReport(report: AuditReport): Static<typeof auditReportS
   return { ok, chains, rows, faults, open_ends: ends, append_only: appendOnly };
 }
 
-function viewHeld(held: SuspendedConnection): Static<typeof heldSchema> {
+function viewSuspended(suspended: SuspendedConnection): Static<typeof heldSchema> {
   return {
-    name: held.name,
-    provider: held.provider,
-    status: held.status as "connected",
-    sets_lost: held.setsLost,
-    access_token_expires_at: iso(held.accessTokenExpiresAt),
+    name: suspended.name,
+    provider: suspended.provider,
+    status: suspended.status as "connected",
+    sets_lost: suspended.setsLost,
+    access_token_expires_at: iso(suspended.accessTokenExpiresAt),
   };
 }
 
 export function viewRecovery({
-  held,
+  suspended,
   keys,
 }: Awaited<ReturnType<RestoredRowsService["list"]>>): Static<typeof recoverySchema> {
   return {
-    items: held.map(viewHeld),
+    items: suspended.map(viewSuspended),
     notice: keys === null ? null : keysMayBeBack,
     keys: (keys ?? []).map(({ id, name, abilities, createdAt, expiresAt }) => ({
       id,

@@ -155,7 +155,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
     let waitedFor = open(await replicas.others(self.id, withinSeconds));
     if (waitedFor.length === 0) return [];
     let next = Promise.withResolvers<void>();
-    ends.tell({ ...ended, atMs: by.getTime() }, (id) => {
+    ends.send({ ...ended, atMs: by.getTime() }, (id) => {
       confirmed.add(id);
       next.resolve();
     });
@@ -191,7 +191,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
         return await confirm(ended, await replicas.now(), replicaTimes.tellPatienceMs);
       } catch {
         // The end is committed and Postgres has gone away since. Replicas with Redis learn of it all the same.
-        ends.tell({ ...ended, atMs: clock.wallMs() }, () => {});
+        ends.send({ ...ended, atMs: clock.wallMs() }, () => {});
         return [unknown];
       }
     },
@@ -200,7 +200,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
         (now) => now.getTime(),
         () => clock.wallMs(),
       );
-      ends.tell({ ...ended, atMs }, () => {});
+      ends.send({ ...ended, atMs }, () => {});
     },
     async untilForgotten(name) {
       const ended = await replicas.endedUnder(name);

@@ -53,10 +53,10 @@ export function createRestoredRowsService({ rows, vault, cache, keys, nowMs }: P
      * The suspended connections that the principal's patterns cover. `keys`: the working keys whose patterns lie within the principal's, oldest
      * first, since keys that were revoked after the backup work again. Null: no connection is suspended, not even one of others.
      */
-    async list(principal: Principal): Promise<{ held: SuspendedConnection[]; keys: ApiKeyRow[] | null }> {
+    async list(principal: Principal): Promise<{ suspended: SuspendedConnection[]; keys: ApiKeyRow[] | null }> {
       const all = await rows.goneBack();
       const working = all.length === 0 ? null : await keys.working(nowMs(), likePatterns(principal));
-      return { held: covered(principal, all).map(describe), keys: working };
+      return { suspended: covered(principal, all).map(describe), keys: working };
     },
     /**
      * Releases these connections, so that they are refreshed again, and returns their names. `names` null: all that the principal's patterns cover.
@@ -64,12 +64,12 @@ export function createRestoredRowsService({ rows, vault, cache, keys, nowMs }: P
      * does not open, after the others have been released
      */
     async release(principal: Principal, names: readonly string[] | null): Promise<string[]> {
-      const held = covered(principal, await rows.goneBack());
-      const unknown = names?.find((name) => !held.some((row) => isNamed(row, name)));
+      const suspended = covered(principal, await rows.goneBack());
+      const unknown = names?.find((name) => !suspended.some((row) => isNamed(row, name)));
       if (unknown !== undefined) {
         throw new BrokerError("not_found", `connections: "${unknown}" is not held; none was released.`);
       }
-      const chosen = held.filter((row) => names === null || names.some((name) => isNamed(row, name)));
+      const chosen = suspended.filter((row) => names === null || names.some((name) => isNamed(row, name)));
       // If one cannot be released, the others are. The error names it.
       const failed: unknown[] = [];
       const one = async (row: TokenRow) => await release(row, principal.keyId);
@@ -80,8 +80,8 @@ export function createRestoredRowsService({ rows, vault, cache, keys, nowMs }: P
   };
 }
 
-function covered(principal: Principal, held: readonly TokenRow[]): TokenRow[] {
-  return held.filter(({ name }) => mayUse(principal, publicName(name)));
+function covered(principal: Principal, suspended: readonly TokenRow[]): TokenRow[] {
+  return suspended.filter(({ name }) => mayUse(principal, publicName(name)));
 }
 
 /** An access token that does not open is left out if a refresh can get another one. @throws UnreadableSecretError */

@@ -190,7 +190,7 @@ export async function openShared(config: Config, storage: Storage, { log, alarms
     subscriber,
     keyring,
     self: self.id,
-    keepSeconds: keyTrustSeconds,
+    ttlSeconds: keyTrustSeconds,
     onError,
     onRejected: (id) => alarms.rejected("end", id),
   });

@@ -52,39 +52,39 @@ export function createAccountRows(
   proofs: Pick<RowProofs, "connections" | "unconfirmedGrants">,
 ) {
   /** A row that this broker has not written counts as none. */
-  const isOurs = (held: UnconfirmedGrant): boolean => proofs.unconfirmedGrants.isOurs(held);
+  const isOurs = (unconfirmed: UnconfirmedGrant): boolean => proofs.unconfirmedGrants.isOurs(unconfirmed);
 
   /**
    * Compare-and-swap on its proof. Null: the grant is gone, or has been changed since it was read. A rotation of encryption keys signs it anew,
    * and changes nothing of it.
    */
   const change = async (
-    held: UnconfirmedGrant,
+    unconfirmed: UnconfirmedGrant,
     changes: Partial<ProvenUnconfirmedGrant>,
   ): Promise<UnconfirmedGrant | null> => {
-    const changed = await changeOnce(held, changes);
+    const changed = await changeOnce(unconfirmed, changes);
     if (changed !== null) return changed;
     const [now] = await prisma.$queryRaw<UnconfirmedGrant[]>`SELECT ${unconfirmedColumns} FROM held_grants h
-      WHERE h.attempt_id = ${held.attemptId}::uuid`;
-    if (now === undefined || now.mac === held.mac || !isSignedAnew(held, now)) return null;
+      WHERE h.attempt_id = ${unconfirmed.attemptId}::uuid`;
+    if (now === undefined || now.mac === unconfirmed.mac || !isSignedAnew(unconfirmed, now)) return null;
     return await changeOnce(now, changes);
   };
 
   const changeOnce = async (
-    held: UnconfirmedGrant,
+    unconfirmed: UnconfirmedGrant,
     changes: Partial<ProvenUnconfirmedGrant>,
   ): Promise<UnconfirmedGrant | null> => {
-    const next = { ...held, ...changes };
+    const next = { ...unconfirmed, ...changes };
     const rows = await prisma.$queryRaw<UnconfirmedGrant[]>`UPDATE held_grants h SET account = ${next.account},
         account_label = ${next.accountLabel}, link_id = ${next.linkId}, accepted = ${next.accepted},
         mac = ${proofs.unconfirmedGrants.sign(next)}
-      WHERE h.attempt_id = ${held.attemptId}::uuid AND h.mac = ${held.mac} RETURNING ${unconfirmedColumns}`;
+      WHERE h.attempt_id = ${unconfirmed.attemptId}::uuid AND h.mac = ${unconfirmed.mac} RETURNING ${unconfirmedColumns}`;
     return rows[0] ?? null;
   };
 
-  const isSignedAnew = (held: UnconfirmedGrant, { mac }: UnconfirmedGrant): boolean => {
+  const isSignedAnew = (unconfirmed: UnconfirmedGrant, { mac }: UnconfirmedGrant): boolean => {
     try {
-      proofs.unconfirmedGrants.check({ ...held, mac });
+      proofs.unconfirmedGrants.check({ ...unconfirmed, mac });
       return true;
     } catch {
       return false;
@@ -194,7 +194,10 @@ export function createAccountRows(
           AND o.inputs @> ${json(inputs)} ORDER BY o.authorized_at DESC NULLS LAST, o.name`;
     },
 
-    /** Tells connections that their token set has most likely ended, once a grant. It does not tell which connection has ended it. */
+    /**
+     * Adds a line to the history of these connections: their token set has most likely ended. Once for each grant; the line does not name the
+     * connection that has ended it.
+     */
     async noteDroppedSets(ids: string[], detail: { kept: number }): Promise<void> {
       await prisma.$executeRaw`INSERT INTO connection_events (connection_id, type, detail)
         SELECT c.id, 'set_dropped', ${json(detail)} FROM connections c WHERE c.id = ANY(${ids}::uuid[]) AND NOT EXISTS (
@@ -209,19 +212,19 @@ export function createAccountRows(
 
     /** Stores an unconfirmed grant. False: the connection is gone. May be repeated. */
     async addUnconfirmed(
-      held: Pick<UnconfirmedGrant, "attemptId" | "connectionId" | "generation" | "record">,
+      unconfirmed: Pick<UnconfirmedGrant, "attemptId" | "connectionId" | "generation" | "record">,
     ): Promise<boolean> {
       const mac = proofs.unconfirmedGrants.sign({
-        ...held,
+        ...unconfirmed,
         account: null,
         accountLabel: null,
         linkId: null,
         accepted: false,
       });
       const rows = await commits.$queryRaw<unknown[]>`
-        WITH c AS (SELECT id FROM connections WHERE id = ${held.connectionId}::uuid),
+        WITH c AS (SELECT id FROM connections WHERE id = ${unconfirmed.connectionId}::uuid),
         kept AS (INSERT INTO held_grants (attempt_id, connection_id, generation, record_sealed, mac)
-          SELECT ${held.attemptId}::uuid, c.id, ${held.generation}, ${held.record}, ${mac} FROM c ON CONFLICT (attempt_id) DO NOTHING)
+          SELECT ${unconfirmed.attemptId}::uuid, c.id, ${unconfirmed.generation}, ${unconfirmed.record}, ${mac} FROM c ON CONFLICT (attempt_id) DO NOTHING)
         SELECT id::text FROM c`;
       return rows.length > 0;
     },
@@ -231,9 +234,9 @@ export function createAccountRows(
       attemptId: string,
       found: { account: string | null; label: string | null; linkId: string | null },
     ): Promise<void> {
-      const held = await findOpen(whichUnconfirmed({ attemptId }));
+      const unconfirmed = await findOpen(whichUnconfirmed({ attemptId }));
       const { account, label: accountLabel, linkId } = found;
-      if (held !== null) await change(held, { account, accountLabel, linkId });
+      if (unconfirmed !== null) await change(unconfirmed, { account, accountLabel, linkId });
     },
 
     /** Only the newest question of a connection counts: older unconfirmed grants become as old as those that nobody has answered. */
@@ -251,9 +254,9 @@ export function createAccountRows(
     /** The person confirms, and no later refusal takes that back. Null: the grant is gone. May be repeated. */
     async acceptUnconfirmed(attemptId: string): Promise<UnconfirmedGrant | null> {
       for (;;) {
-        const held = await findOpen(whichUnconfirmed({ attemptId }));
-        if (held === null || held.accepted) return held;
-        const accepted = await change(held, { accepted: true });
+        const unconfirmed = await findOpen(whichUnconfirmed({ attemptId }));
+        if (unconfirmed === null || unconfirmed.accepted) return unconfirmed;
+        const accepted = await change(unconfirmed, { accepted: true });
         if (accepted !== null) return accepted;
       }
     },

@@ -7,7 +7,7 @@ import { tokenColumns, type TokenRow } from "./token-row.ts";
 /** A connection's newest generation and version, as its mark outside of the database holds them. */
 export type GenerationMark = { connectionId: string; generation: number; version: number };
 
-const keepCandidates = 10;
+const mostCandidates = 10;
 const tidyBatch = 10_000;
 
 /** The statements of the sweeper, and of suspended rows: those that a restored database has taken back in time. */
@@ -150,7 +150,7 @@ export function createDueStatements({ prisma }: Pick<Database, "prisma">) {
         DELETE FROM candidates WHERE attempt_id IN (SELECT attempt_id FROM candidates WHERE attempt_id IN (
           SELECT attempt_id FROM (SELECT attempt_id,
             row_number() OVER (PARTITION BY connection_id ORDER BY created_at DESC, base_generation DESC) AS place
-          FROM candidates) t WHERE place > ${keepCandidates}::int) FOR UPDATE SKIP LOCKED)`;
+          FROM candidates) t WHERE place > ${mostCandidates}::int) FOR UPDATE SKIP LOCKED)`;
       await inBatches(
         () => prisma.$executeRaw`
           DELETE FROM request_limits WHERE key IN (SELECT key FROM request_limits

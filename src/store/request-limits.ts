@@ -33,7 +33,7 @@ export type LimitedRequest = {
   leaseSeconds: number;
 };
 
-/** An admitted request, as `settle` finds it. */
+/** An admitted request, as `closeAdmission` finds it. */
 export type Admitted = { key: string; client: string; at: Date; travelSeconds: number };
 
 export type Admission = { admitted: Admitted } | { admitted: null; waitSeconds: number };

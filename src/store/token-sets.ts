@@ -66,7 +66,7 @@ export function createTokenSetStatements({ prisma, commits }: Pick<Database, "pr
      * A person's grant takes the place of the one before. Null, where nothing was changed:
      * - the row has moved since `generation` was read;
      * - `exclusive`: another connection holds the same refresh token, or, with `unlessSent`, a request with it is under way for this one;
-     * - `keptFor`, an account: `grant` keeps the refresh token of this account's grant, and the connection no longer has that grant.
+     * - `oldTokenOf`, an account: `grant` goes on with the refresh token of this account's grant, but the connection no longer has that grant.
      */
     async replaceGrant(
       row: { id: string; generation: number; goneBackFrom: number | null; attemptId: string },
@@ -80,7 +80,7 @@ export function createTokenSetStatements({ prisma, commits }: Pick<Database, "pr
         /** The client id that it was granted to; null: not known. */
         clientId?: string | null | undefined;
         account?: KnownAccount | undefined;
-        keptFor?: string;
+        oldTokenOf?: string;
       },
     ): Promise<TokenRow | null> {
       const fingerprint = given.exclusive ? grant.refreshFingerprint : null;
@@ -90,16 +90,16 @@ export function createTokenSetStatements({ prisma, commits }: Pick<Database, "pr
           : Sql.sql`AND NOT EXISTS (${holders(row.id, fingerprint)})
               AND (${given.unlessSent !== true} OR c.attempt_id IS NULL
                 OR c.refresh_fingerprint IS DISTINCT FROM ${fingerprint})`;
-      const { keptFor } = given;
-      // None of these moves the generation. A request with the kept token that is under way has until the end of its lease.
+      const { oldTokenOf } = given;
+      // None of these moves the generation. If a request with the old refresh token is under way, nothing is sent before its lease ends.
       const living =
-        keptFor === undefined
+        oldTokenOf === undefined
           ? Sql.empty
-          : Sql.sql`AND c.status = 'connected' AND c.gone_back_from IS NULL AND c.account = ${keptFor}`;
-      const isSent = fingerprint === null ? keptFor !== undefined : Sql.sql`c.refresh_fingerprint = ${fingerprint}`;
-      // What is kept of the grant before has been tried as much as it was.
-      const untried = keptFor === undefined ? Sql.sql`${given.untried === true}` : Sql.sql`c.untried`;
-      // What was granted before a person's newest word (candidates) is not tried any more.
+          : Sql.sql`AND c.status = 'connected' AND c.gone_back_from IS NULL AND c.account = ${oldTokenOf}`;
+      const isSent = fingerprint === null ? oldTokenOf !== undefined : Sql.sql`c.refresh_fingerprint = ${fingerprint}`;
+      // An old refresh token stays as tried or untried as it was.
+      const untried = oldTokenOf === undefined ? Sql.sql`${given.untried === true}` : Sql.sql`c.untried`;
+      // Candidates come from grants before this one, so they are not tried any more.
       const statement = Sql.sql`
         WITH c AS (UPDATE connections c SET ${grantColumns(grant, nextGeneration(row), untried)}, ${freePermit},
           backoff_until = CASE WHEN ${isSent} THEN c.lease_until END, authorized_client_id = ${given.clientId ?? null},

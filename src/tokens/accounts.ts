@@ -53,7 +53,7 @@ export function createAccounts(parts: AccountParts): Accounts {
     try {
       return await runLookups(parts, context, token);
     } catch (error) {
-      return { kind: "failed", detail: error instanceof Error ? error.message : "a value was lacking" };
+      return { kind: "failed", detail: error instanceof Error ? error.message : "a value was missing" };
     }
   };
 

@@ -19,7 +19,7 @@ import type { TokenVault } from "../vault/vault.ts";
 import type { Authorizations } from "./person-grant.ts";
 import type { Alarms, Lifecycle } from "./core.ts";
 import type { RequestLimiter } from "./limits.ts";
-import { askedInVain, isRefused, type RequestContext, type Sender } from "./request.ts";
+import { failedRequestError, isRefused, type RequestContext, type Sender } from "./request.ts";
 import { secretsDestination } from "./seal.ts";
 
 /** What a person is shown (RFC 8628, section 3.3). */
@@ -149,7 +149,7 @@ export function createDevices(parts: DeviceParts): Devices {
       const build = (values: TemplateValues) => buildRequest(device, { ...values, scope });
       const answer = await sender.ask(context, { request: device, build, sends: limits.beside(context) });
       const said = "The provider gives no user code";
-      if (answer?.ok === false) throw askedInVain(said, answer, { connection: row.name });
+      if (answer?.ok === false) throw failedRequestError(said, answer, { connection: row.name });
       const read = readDeviceAuthorization(answer?.body);
       if (read === null) {
         throw new BrokerError("provider_rejected", `${said}: its answer holds none.`, { connection: row.name });

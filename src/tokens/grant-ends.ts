@@ -77,8 +77,8 @@ export function createGrantEnds(parts: GrantEndsParts): GrantEnds {
   };
 
   const send = async (row: TokenRow, context: RequestContext, by: string): Promise<RefreshOutcome> => {
-    const held = await suspendIfRestored(parts, row);
-    if (held !== null) return held;
+    const suspended = await suspendIfRestored(parts, row);
+    if (suspended !== null) return suspended;
     const permit = (await isCleared(row, context)) ? await takePermit(row, context, by) : null;
     const outcome = permit && (await attempt(parts, permit, { context, mayStartOver: false }));
     if (outcome !== null) return outcome;

@@ -45,7 +45,7 @@ export function createRequestLimiter({ limits, sender, clock, onError }: Options
     return `token_host:${host}`;
   };
 
-  const tell = (error: unknown): null => {
+  const reportError = (error: unknown): null => {
     if (!isStorageUnavailable(error)) onError(error);
     return null;
   };
@@ -63,7 +63,7 @@ export function createRequestLimiter({ limits, sender, clock, onError }: Options
     };
     const giveUpMs = clock.monotonicMs() + (cannotWait ? refreshTimes.limitPatienceMs : 0);
     for (;;) {
-      const admission = await limits.admit(request).catch(tell);
+      const admission = await limits.admit(request).catch(reportError);
       if (admission === null || admission.admitted !== null) return admission;
       const waitMs = Math.ceil(admission.waitSeconds * 1000);
       if (clock.monotonicMs() + waitMs > giveUpMs) return admission;
@@ -75,7 +75,7 @@ export function createRequestLimiter({ limits, sender, clock, onError }: Options
     // The provider may still be working on it, so its place becomes free when the lease ends.
     if (failure?.class === "unknown" && failure.status === undefined) return;
     const given = { sent: failure?.class !== "not_sent", closeSeconds: failure?.closedSeconds ?? 0 };
-    await limits.closeAdmission(admitted, given).catch(tell);
+    await limits.closeAdmission(admitted, given).catch(reportError);
   };
 
   return {
@@ -86,7 +86,7 @@ export function createRequestLimiter({ limits, sender, clock, onError }: Options
       const admitted = admission?.admitted ?? null;
       if (admitted === null) {
         const isOfClient = rules.per !== "connection" && how.isProven && !how.cannotWait;
-        return { kind: "failed", failure: heldBack(admission, { isOfClient }) };
+        return { kind: "failed", failure: throttled(admission, { isOfClient }) };
       }
       const answer = closing(await send(), rules);
       const failure = answer.kind === "failed" ? answer.failure : null;
@@ -101,12 +101,12 @@ export function createRequestLimiter({ limits, sender, clock, onError }: Options
       if (!hasLimits(rules) || hostOf(request) !== sender.hostOf(context)) return await send();
       const admission = await admit(context, { cannotWait: true, isProven: false });
       if (admission === null || admission.admitted === null) {
-        throw refusal(context.row, heldBack(admission, { isOfClient: false }));
+        throw refusal(context.row, throttled(admission, { isOfClient: false }));
       }
       const asked = await send();
       // Nobody can say whether a request without an answer was sent, so it counts.
       const closeSeconds = asked.status === 429 ? closedFor(asked.retryAfterSeconds, rules) : 0;
-      await limits.closeAdmission(admission.admitted, { sent: true, closeSeconds }).catch(tell);
+      await limits.closeAdmission(admission.admitted, { sent: true, closeSeconds }).catch(reportError);
       return asked;
     },
   };
@@ -140,7 +140,7 @@ function closedFor(retryAfterSeconds: number | undefined, { coolDownSeconds }: L
   return Math.max(coolDownSeconds, Math.min(retryAfterSeconds ?? 0, refreshTimes.longestRequestedSeconds));
 }
 
-function heldBack(admission: Admission | null, { isOfClient }: { isOfClient: boolean }): Failure {
+function throttled(admission: Admission | null, { isOfClient }: { isOfClient: boolean }): Failure {
   const detail =
     admission === null
       ? "The limits of this provider could not be asked, since the broker's database does not answer."

@@ -16,9 +16,9 @@ import { type AnswerRecord, type ReceivedGrant, usesToken, mayBeSentTo, openReco
 /** Another account than the connection's. Null: the provider did not say which one it is. */
 export type UnconfirmedAccount = { attemptId: string; account: string | null; label: string | null };
 
-/** Grants that take the place of one whose account is known: they change nothing before they are known to be the same's. */
+/** Grants for connections whose account is known. They change nothing until it is known that they are the same account's, or a person confirms them. */
 export type UnconfirmedGrants = {
-  /** Keeps a grant, asks whose it is, and lets it in if it is the connection's; else it waits for a person's word. */
+  /** Stores a grant and asks the provider whose it is. If it is the connection's account, it replaces the connection's grant; else it waits for a person's decision. */
   compare(
     context: RequestContext,
     all: readonly [ReceivedGrant, ...ReceivedGrant[]],
@@ -27,7 +27,7 @@ export type UnconfirmedGrants = {
   ): Promise<
     { kind: "connected"; row: TokenRow } | { kind: "unconfirmed"; row: TokenRow; unconfirmed: UnconfirmedAccount }
   >;
-  /** A person's word: the grant takes the connection's place, or is given up. @throws BrokerError not_found */
+  /** A person's decision: the grant replaces the connection's, or is given up. @throws BrokerError not_found */
   decide: (of: { connectionId: string } | { attemptId: string }, accepted: boolean) => Promise<TokenRow>;
   /** Gives up all unconfirmed grants of one connection. Best effort: never rejects. */
   giveUpAll: (connectionId: string) => Promise<void>;
@@ -51,7 +51,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
   const { rows, accounts, cache, sender, lookups, vault, clock, personGrants, onBackgroundError } = parts;
 
   /** If another connection uses the grant, it is not stored here and is given up. */
-  const keepAccepted = async (unconfirmed: UnconfirmedGrant, context: RequestContext): Promise<TokenRow> => {
+  const storeAccepted = async (unconfirmed: UnconfirmedGrant, context: RequestContext): Promise<TokenRow> => {
     try {
       const row = await personGrants.storeGrants(reopen(vault, unconfirmed, context));
       await accounts.dropUnconfirmed(unconfirmed.attemptId);
@@ -67,7 +67,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
     // From here on neither a "no" nor tidying up can revoke the grant that the connection is about to use.
     const unconfirmed = await accounts.acceptUnconfirmed(attemptId);
     if (unconfirmed === null) throw nothingUnconfirmed();
-    const row = await keepAccepted(unconfirmed, context);
+    const row = await storeAccepted(unconfirmed, context);
     if (found?.kind === "found") return cache.learn(await lookups.learn(context, row, found)).row;
     const known = await withDeadline(lookups.followUp(context, row), consentTimes.lookupMs, clock);
     return isNews(row, known) ? cache.learn(known).row : row;
@@ -88,7 +88,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
   const finish = async (unconfirmed: UnconfirmedGrant): Promise<void> => {
     const row = await rows.readById(unconfirmed.connectionId);
     if (row === null) return await accounts.dropUnconfirmed(unconfirmed.attemptId);
-    await keepAccepted(unconfirmed, await sender.prepareWithFurtherTokens(row));
+    await storeAccepted(unconfirmed, await sender.prepareWithFurtherTokens(row));
   };
 
   return {

@@ -148,13 +148,13 @@ export function createAnswerStore(parts: AnswerStoreParts): AnswerStore {
         .catch((error: unknown) => observer.commitDelayed(context.row, error))
         .finally(() => void unstored.delete(one));
       const soon = await withDeadline(storing, refreshTimes.spoolAfterMs, clock);
-      const asKept = async (safe: boolean): Promise<Persisted> =>
+      const asPersisted = async (safe: boolean): Promise<Persisted> =>
         safe ? { ...asSpooled(answer), stored: storing } : await storing;
-      const spooled = soon === null ? spoolPatiently(one).then(asKept) : storing;
-      const kept: Persisted = soon ?? (await Promise.race([storing, spooled]));
+      const spooled = soon === null ? spoolPatiently(one).then(asPersisted) : storing;
+      const persisted: Persisted = soon ?? (await Promise.race([storing, spooled]));
       observer.durable(context.row, { seconds: (clock.monotonicMs() - answeredMs) / 1000 });
       // failpoint: durable
-      return kept;
+      return persisted;
     },
     hasUnstored: (connectionId, generation) =>
       [...unstored].some(
@@ -251,20 +251,20 @@ export type Placement =
   | { kind: "stored" | "promoted" | "candidate" | "unwanted"; row: TokenRow | null }
   | { kind: "duplicate"; row: TokenRow; holders: readonly string[] };
 
-type Parts = { rows: TokenStatements; accounts: Pick<AccountRows, "addUnconfirmed">; vault: TokenVault };
+type PlacementParts = { rows: TokenStatements; accounts: Pick<AccountRows, "addUnconfirmed">; vault: TokenVault };
 
 /** Places an answer by compare-and-swap. Any replica may do it, any number of times. @throws while Postgres is away */
-export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<Placement> {
+export async function placeAnswer(parts: PlacementParts, record: AnswerRecord): Promise<Placement> {
   const placement = await placeByKind(parts, record);
-  const isKept = placement.kind !== "unwanted" && placement.kind !== "duplicate" && record.kind !== "held";
-  if (record.other !== undefined && isKept && placement.row !== null) {
+  const isPlaced = placement.kind !== "unwanted" && placement.kind !== "duplicate" && record.kind !== "held";
+  if (record.other !== undefined && isPlaced && placement.row !== null) {
     await placeOther(parts, placement.row, record.other);
   }
   return placement;
 }
 
-/** Stores the second set of an answer as a candidate. If that fails, the first one still counts. @throws while Postgres is away */
-async function placeOther(parts: Parts, row: TokenRow, other: AnswerRecord): Promise<void> {
+/** Stores the second refresh token of an answer as a candidate. If that fails, the first one still counts. @throws while Postgres is away */
+async function placeOther(parts: PlacementParts, row: TokenRow, other: AnswerRecord): Promise<void> {
   try {
     await storeCandidate(parts, row, { ...other, authorization: row.authorization });
   } catch (error) {
@@ -272,7 +272,7 @@ async function placeOther(parts: Parts, row: TokenRow, other: AnswerRecord): Pro
   }
 }
 
-async function placeByKind(parts: Parts, record: AnswerRecord): Promise<Placement> {
+async function placeByKind(parts: PlacementParts, record: AnswerRecord): Promise<Placement> {
   switch (record.kind) {
     case "held":
       return await placeUnconfirmed(parts, record);
@@ -286,7 +286,7 @@ async function placeByKind(parts: Parts, record: AnswerRecord): Promise<Placemen
 }
 
 /** Places the refreshed set first, then further tokens that came with it, unless a person has replaced the grant. */
-async function placeRefreshed(parts: Parts, record: AnswerRecord): Promise<Placement> {
+async function placeRefreshed(parts: PlacementParts, record: AnswerRecord): Promise<Placement> {
   const placement = await placeRefresh(parts, record);
   if (placement.kind === "unwanted") return placement;
   for (const further of record.further ?? []) await placeFurther(parts, further);
@@ -297,7 +297,7 @@ async function placeRefreshed(parts: Parts, record: AnswerRecord): Promise<Place
  * A further token that came with a refresh may be older than the one that its row has by its own refreshes. If the row refreshes itself, it
  * becomes a candidate; otherwise it replaces the row's set.
  */
-async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Placement> {
+async function placeFurther(parts: PlacementParts, record: AnswerRecord): Promise<Placement> {
   const { rows, vault } = parts;
   const { row, wasStored } = await rows.readForAnswer(record);
   if (row === null || row.authorization !== record.authorization) return { kind: "unwanted", row };
@@ -326,13 +326,13 @@ function readTokens(vault: TokenVault, record: AnswerRecord) {
 }
 
 /** Stores an unconfirmed grant, which changes nothing before a person confirms it. */
-async function placeUnconfirmed({ rows, accounts, vault }: Parts, record: AnswerRecord): Promise<Placement> {
-  const isKept = await accounts.addUnconfirmed({ ...record, record: sealRecord(vault, record) });
-  return isKept ? { kind: "stored", row: await rows.readById(record.connectionId) } : { kind: "unwanted", row: null };
+async function placeUnconfirmed({ rows, accounts, vault }: PlacementParts, record: AnswerRecord): Promise<Placement> {
+  const isAdded = await accounts.addUnconfirmed({ ...record, record: sealRecord(vault, record) });
+  return isAdded ? { kind: "stored", row: await rows.readById(record.connectionId) } : { kind: "unwanted", row: null };
 }
 
 /** Step 8: stores the answer under its permit, else places it as a late answer. */
-async function placeRefresh(parts: Parts, record: AnswerRecord): Promise<Placement> {
+async function placeRefresh(parts: PlacementParts, record: AnswerRecord): Promise<Placement> {
   const { generation, attemptId, grant } = record;
   const event = { generation: generation + 1, attempt: attemptId };
   const stored = await parts.rows.commitRefresh(record, grant, event);
@@ -340,7 +340,7 @@ async function placeRefresh(parts: Parts, record: AnswerRecord): Promise<Placeme
 }
 
 /** A late answer of the same authorization is never dropped: it may be the only set that still works. */
-async function placeLate(parts: Parts, record: AnswerRecord): Promise<Placement> {
+async function placeLate(parts: PlacementParts, record: AnswerRecord): Promise<Placement> {
   const { rows, vault } = parts;
   const { row, wasStored } = await rows.readForAnswer(record);
   if (row === null || row.authorization > record.authorization) return { kind: "unwanted", row };
@@ -356,7 +356,7 @@ async function placeLate(parts: Parts, record: AnswerRecord): Promise<Placement>
 }
 
 /** False: a person has replaced the grant, or the row is gone. */
-async function storeCandidate({ rows, vault }: Parts, row: TokenRow, record: AnswerRecord): Promise<boolean> {
+async function storeCandidate({ rows, vault }: PlacementParts, row: TokenRow, record: AnswerRecord): Promise<boolean> {
   const { authorization } = row;
   const candidate = { ...record, authorization, baseGeneration: record.generation, record: sealRecord(vault, record) };
   return await rows.addCandidate(candidate, { generation: record.generation + 1 });
@@ -371,7 +371,7 @@ function isPromotable(row: TokenRow, { generation, authorization, sealedFor }: A
 }
 
 /** A person's grant replaces what is there, unless a person has brought a newer one since. */
-async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Placement> {
+async function placeGrant(parts: PlacementParts, record: AnswerRecord): Promise<Placement> {
   const { rows, vault } = parts;
   const { row, wasStored } = await rows.readForAnswer(record);
   if (row === null) return { kind: "unwanted", row };
@@ -383,10 +383,10 @@ async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Placement
   const sealed = resealFor(vault, record, { row, generation: nextGeneration(row) });
   const place = { ...row, attemptId: record.attemptId };
   const given = { event, exclusive: record.exclusive === true, clientId: record.clientId, account: record.account };
-  const kept = keepRefreshToken(vault, row, { record, sealed });
-  const stored = await (kept === null
+  const reused = withOldRefreshToken(vault, row, { record, sealed });
+  const stored = await (reused === null
     ? rows.replaceGrant(place, sealed, given)
-    : rows.replaceGrant(place, kept.sealed, { ...given, keptFor: kept.account }));
+    : rows.replaceGrant(place, reused.sealed, { ...given, oldTokenOf: reused.account }));
   if (stored !== null) return { kind: "stored", row: stored };
   const holders = await otherHolders(rows, record);
   return holders.length > 0 ? { kind: "duplicate", row, holders } : await placeGrant(parts, record);
@@ -404,11 +404,13 @@ async function otherHolders(
 }
 
 /**
- * A consent that brought no refresh token goes on with the one from before only if all of this is true: refresh tokens stay valid at this
+ * The set with the refresh token from before; null: that must not be used. A consent that brought no refresh token goes on with the one from
+ * before only if all of this is true: refresh tokens stay valid at this
  * provider, the account is known to be the same, the client id is the one that the token was given to, no host has changed, the grant has not
- * been refused, and the new scopes include all of the old ones. It counts as missing until it has worked.
+ * been refused, and the new scopes include all of the old ones. The refresh token counts as missing until it has
+ * worked.
  */
-function keepRefreshToken(
+function withOldRefreshToken(
   vault: TokenVault,
   row: TokenRow,
   { record, sealed }: { record: AnswerRecord; sealed: SealedGrant },
@@ -420,8 +422,8 @@ function keepRefreshToken(
   const covers = row.grantedScopes.every((scope) => sealed.grantedScopes?.includes(scope));
   // A value captured by the new consent may fill a host. The old token must not be sent there.
   const isSamePlace = isDeepStrictEqual(row.captured, sealed.captured);
-  const isKept = isSame && isSameClient && isSamePlace && isLiving && covers;
-  if (!record.mayKeepRefreshToken || !isKept) return null;
+  const mayBeReused = isSame && isSameClient && isSamePlace && isLiving && covers;
+  if (!record.mayKeepRefreshToken || !mayBeReused) return null;
   const refreshToken = openedRefreshToken(vault, row);
   if (refreshToken === null) return null;
   const { captured, accountCaptured } = sealed;

@@ -510,7 +510,7 @@ export function refusal({ name }: { name: string }, failure: Failure): BrokerErr
 }
 
 /** The error after a failed request to another endpoint. `said`: how the text begins. */
-export function askedInVain(said: string, asked: Asked, context: { connection?: string } = {}): BrokerError {
+export function failedRequestError(said: string, asked: Asked, context: { connection?: string } = {}): BrokerError {
   const { status, detail } = asked;
   if (asked.isBlocked) return new EgressRefusalError(detail, { ...context, retryAfterSeconds: comeBackSeconds });
   const text = `${said}: ${detail}`;

@@ -46,7 +46,7 @@ export const guards: readonly Guard[] = [
     name: "pre-send check: as the request is written",
     file: "src/providers/http/exchange.ts",
     find: "if (!this.#mayStillSend()) {",
-    replace: "if (this.#settled) {",
+    replace: "if (this.#isOver) {",
     caughtBy: unit("providers/oauth-client"),
   },
   {
@@ -136,14 +136,14 @@ export const guards: readonly Guard[] = [
   {
     name: "persist first: no token is handed out before its first durable copy",
     file: "src/tokens/persist.ts",
-    find: "const kept: Persisted = soon ?? (await Promise.race([storing, spooled]));",
-    replace: "const kept: Persisted = asSpooled(answer);",
+    find: "const persisted: Persisted = soon ?? (await Promise.race([storing, spooled]));",
+    replace: "const persisted: Persisted = asSpooled(answer);",
     caughtBy: unit("tokens/persist"),
   },
   {
     name: "persist first: the spool after 200 ms",
     file: "src/tokens/persist.ts",
-    find: "spoolPatiently(one).then(asKept)",
+    find: "spoolPatiently(one).then(asPersisted)",
     replace: "storing",
     caughtBy: unit("tokens/persist"),
   },

@@ -20,7 +20,7 @@ function end(changes: Partial<End> = {}): End {
 async function connected(from: Replica): Promise<void> {
   const heard: string[] = [];
   await until("both are there", () => {
-    from.ends.tell(end(), (id) => void heard.push(id));
+    from.ends.send(end(), (id) => void heard.push(id));
     return heard.length > 0;
   });
 }
@@ -34,7 +34,7 @@ describeWithServices(["redis"], "what replicas tell each other of ends", () => {
     const [heard, rejected]: [End[], (string | null)[]] = [[], []];
     const id = randomUUID();
     const onRejected = (of: string | null) => void rejected.push(of);
-    const ends = createRedisEnds({ redis, subscriber, keyring, self: id, keepSeconds: 600, onError() {}, onRejected });
+    const ends = createRedisEnds({ redis, subscriber, keyring, self: id, ttlSeconds: 600, onError() {}, onRejected });
     ends.listen((one) => void heard.push(one));
     const close = () => {
       redis.disconnect();
@@ -58,7 +58,7 @@ describeWithServices(["redis"], "what replicas tell each other of ends", () => {
   it("reaches every other one, which confirms; and is kept for so long as it may be needed", async () => {
     const told = end();
     const confirmed: string[] = [];
-    one.ends.tell(told, (id) => void confirmed.push(id));
+    one.ends.send(told, (id) => void confirmed.push(id));
     await until("it is confirmed", () => confirmed.length > 0);
     expect([confirmed, other.heard.at(-1)]).toEqual([[other.id], told]);
     expect(one.heard).not.toContainEqual(told); // the replica that sends the message knows the end itself
@@ -75,7 +75,7 @@ describeWithServices(["redis"], "what replicas tell each other of ends", () => {
     const confirmed: string[] = [];
     for (let round = 0; round < 2; round++) {
       confirmed.length = 0;
-      one.ends.tell(end(), (id) => void confirmed.push(id));
+      one.ends.send(end(), (id) => void confirmed.push(id));
       await until("it is confirmed", () => confirmed.length > 0);
     }
     expect([confirmed, foreign.heard, foreign.rejected]).toEqual([[other.id], [], []]);
@@ -90,7 +90,7 @@ describeWithServices(["redis"], "what replicas tell each other of ends", () => {
       spy.on("message", (_channel, text: string) => void seen.push(text));
       const confirmed: string[] = [];
       const told = end();
-      one.ends.tell(told, (id) => void confirmed.push(id));
+      one.ends.send(told, (id) => void confirmed.push(id));
       await until("message and confirmation", () => seen.length >= 2 && confirmed.length > 0);
       spy.disconnect();
       const [message, answer] = ["told", "heard"].map((kind) => {
@@ -117,7 +117,7 @@ describeWithServices(["redis"], "what replicas tell each other of ends", () => {
         await redis.publish(channel, text);
       }
       const last = end();
-      one.ends.tell(last, () => {});
+      one.ends.send(last, () => {});
       await until("the last one", () => other.heard.some(({ id }) => id === last.id));
       expect(other.heard.slice(before[1]?.heard)).toEqual([last]);
       expect(other.rejected.length - (before[1]?.rejected ?? 0)).toBe(forged.length);
@@ -127,7 +127,7 @@ describeWithServices(["redis"], "what replicas tell each other of ends", () => {
 
   it("kept under another's name, with another proof, or as another type, it counts for nothing", async () => {
     const [told, another] = [end(), end()];
-    one.ends.tell(told, () => {});
+    one.ends.send(told, () => {});
     await withRedis(url, async (redis) => {
       const kept = await until("it is kept", () => redis.get(endKey(told)));
       const rejections = () => other.rejected.filter((id) => id === another.id).length;

@@ -195,7 +195,7 @@ class TwinLimits {
     const list = (column: string) => Sql.sql`ARRAY(SELECT ${ms("at")} FROM unnest(${Sql.raw(column)}) AS u(at))`;
     const stored = await database.prisma
       .$queryRaw`SELECT key, ${list("seen_by")} AS "seenBy", ${list("running")} AS running,
-      keep_seconds AS "keepSeconds", ${ms("closed_until")} AS "closedUntil", ${ms("asked_at")} AS "askedAt",
+      keep_seconds AS "ttlSeconds", ${ms("closed_until")} AS "closedUntil", ${ms("asked_at")} AS "askedAt",
       wait_seconds AS "waitSeconds", seen_of AS "seenOf", clients,
       ${list("clients_asked")} AS "clientsAsked", ${list("waits_since")} AS "waitsSince", ${list("waits_due")} AS "waitsDue"
       FROM request_limits`;

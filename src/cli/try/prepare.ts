@@ -75,7 +75,7 @@ export async function prepareTrial(
   if (clientId === null) throw new UsageError("This needs the client: --client-id");
   const wanted = { session, definition, grant, options };
   const secretInputs = await readSecretInputs(wanted);
-  const inputs = settleInputs(definition, grant, { ...options.input, ...secretInputs });
+  const inputs = splitGivenInputs(definition, grant, { ...options.input, ...secretInputs });
   const credentials = await readCredentials(wanted);
   const secret = await readClientSecret(wanted);
   const refreshToken = grant === "import" ? await readRefreshToken(wanted) : undefined;
@@ -94,7 +94,7 @@ export async function prepareTrial(
   };
 }
 
-function settleInputs(definition: ProviderDefinition, grant: ConnectionGrant, given: Record<string, string>) {
+function splitGivenInputs(definition: ProviderDefinition, grant: ConnectionGrant, given: Record<string, string>) {
   try {
     const all = resolveInputs({ definition, grant, given, clientInputs: null });
     return splitInputs(definition, all);

@@ -25,7 +25,7 @@ export function readGrant(grant: Grant, given: Asked & { scopes: readonly string
   });
   const successor = describeSuccessor(grant.refreshToken, given.spent);
   const captured = Object.keys(grant.captured).length > 0 ? [`= captured: ${pairs(grant.captured)}`] : [];
-  const lacking = Object.keys(definition.response.capture).filter((name) => grant.captured[name] === undefined);
+  const notCaptured = Object.keys(definition.response.capture).filter((name) => grant.captured[name] === undefined);
   const furtherTokens = Object.entries(grant.furtherTokens ?? {}).map(
     ([name, extra]) => [name, { ...countTokens(extra), scopes: extra.scopes ?? null }] as const,
   );
@@ -39,7 +39,7 @@ export function readGrant(grant: Grant, given: Asked & { scopes: readonly string
       scopes: grant.scopes ?? null,
       missing_scopes: missing,
       captured: grant.captured,
-      not_captured: lacking,
+      not_captured: notCaptured,
       extra_tokens: Object.fromEntries(furtherTokens),
     },
     lines: [
@@ -51,7 +51,7 @@ export function readGrant(grant: Grant, given: Asked & { scopes: readonly string
       `= scopes: ${grant.scopes?.join(" ") ?? "none named, so those that were asked for"}`,
       ...(missing.length > 0 ? [`= asked for and not granted: ${missing.join(" ")}`] : []),
       ...captured,
-      ...(lacking.length > 0 ? [`= not there, or not as its pattern says: ${lacking.join(", ")}`] : []),
+      ...(notCaptured.length > 0 ? [`= not there, or not as its pattern says: ${notCaptured.join(", ")}`] : []),
       ...Object.entries(grant.furtherTokens ?? {}).map(
         ([name, extra]) => `= further token ${name}: ${describeTokens(extra)}`,
       ),

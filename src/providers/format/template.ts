@@ -151,7 +151,7 @@ export function fillAll(
 
 /**
  * Fills the templates of headers, as `fillAll` does. No value can add a header or end them (RFC 9110, section 5.5).
- * @throws BrokerError naming a value that is lacking, or that no header can carry; never the value itself
+ * @throws BrokerError naming a value that is missing, or that no header can carry; never the value itself
  */
 export function fillHeaders(
   templates: Readonly<Record<string, string>>,
@@ -162,7 +162,7 @@ export function fillHeaders(
 
 type Templates = Readonly<Record<string, string>>;
 
-/** What a request to a provider is made of, in the order in which it is filled: a value that is lacking is named by the first. */
+/** What a request to a provider is made of, in the order in which it is filled: a value that is missing is named by the first. */
 export type RequestTemplates = {
   fields: readonly Templates[];
   url: string;
@@ -171,7 +171,7 @@ export type RequestTemplates = {
   credential: { template: string; encode?: (value: string) => string } | null;
 };
 
-/** @throws BrokerError naming a value that is lacking, or that stands in a header and cannot, or where the inputs make no URL */
+/** @throws BrokerError naming a value that is missing, or that stands in a header and cannot, or where the inputs make no URL */
 export function fillRequest({ fields, url, headers, credential }: RequestTemplates, values: TemplateValues) {
   const filledFields = fields.flatMap((templates) => fillAll(templates, values));
   const filledUrl = fillUrl(url, values);
@@ -268,6 +268,6 @@ function whyMisfit(id: string, name: string, { pattern, allowed }: Capture): str
 
 function defaultOf({ default: template }: Capture, inputs: Stored["inputs"]): string | undefined {
   if (template === null) return undefined;
-  const isLacking = templateNames(template).some((name) => !inputs[name.slice("inputs.".length)]);
-  return isLacking ? undefined : (fill(template, { inputs }) ?? undefined);
+  const isMissing = templateNames(template).some((name) => !inputs[name.slice("inputs.".length)]);
+  return isMissing ? undefined : (fill(template, { inputs }) ?? undefined);
 }

@@ -65,12 +65,12 @@ export class AnswerShare {
     const bytes = Math.min(Math.max(size - freeBytes, 0), mostOfOne);
     if (bytes === 0) return true;
     this.#waiting = { bytes, onRoom };
-    return this.#settle();
+    return this.#takeRoom();
   }
 
   tryAgain(): void {
     const onRoom = this.#waiting?.onRoom;
-    if (onRoom !== undefined && this.#settle()) queueMicrotask(onRoom);
+    if (onRoom !== undefined && this.#takeRoom()) queueMicrotask(onRoom);
   }
 
   release(): void {
@@ -78,7 +78,7 @@ export class AnswerShare {
     this.#room.release();
   }
 
-  #settle(): boolean {
+  #takeRoom(): boolean {
     if (this.#waiting === null || !this.#room.take(this.#waiting.bytes)) return false;
     this.bytes = this.#waiting.bytes;
     this.#waiting = null;

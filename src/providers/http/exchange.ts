@@ -156,7 +156,7 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
   #body = Buffer.alloc(0);
   #size = 0;
   #resolve: (outcome: ExchangeOutcome) => void;
-  #settled = false;
+  #isOver = false;
   /** True from the moment at which undici is about to write. */
   #started = false;
   #head: { status: number; headers: Record<string, string> } | null = null;
@@ -184,13 +184,13 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Controller): void {
     // undici calls this before the first byte; an abort here writes nothing. A second call would be a re-send.
-    if (this.#settled || this.#started) {
+    if (this.#isOver || this.#started) {
       controller.abort(new EndedError("ALREADY_ENDED"));
       return;
     }
     // failpoint (sync): before send
     if (!this.#mayStillSend()) {
-      this.#settle({ kind: "window_passed" });
+      this.#end({ kind: "window_passed" });
       controller.abort(new EndedError("WINDOW_PASSED"));
       return;
     }
@@ -208,7 +208,7 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(controller: Controller, chunk: Buffer): void {
-    if (this.#settled) return;
+    if (this.#isOver) return;
     const isGiven = this.#append(chunk, () => controller.resume());
     if (this.#size > maxBodyBytes) {
       this.#answer({ complete: false, tooLong: true });
@@ -229,7 +229,7 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
   /** The call ends before the answer does. The part that came still counts. */
   end(error: unknown): void {
     if (this.#head) this.#answer({ complete: false });
-    else this.#settle({ kind: this.#started ? "cut_off" : "not_sent", error });
+    else this.#end({ kind: this.#started ? "cut_off" : "not_sent", error });
   }
 
   /** Releases the room of the answer after it has been read. */
@@ -255,7 +255,7 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
   }
 
   #answer(end: { complete: boolean; tooLong?: true }): void {
-    if (!this.#head || this.#settled) return;
+    if (!this.#head || this.#isOver) return;
     const { status, headers } = this.#head;
     const response: HttpResponse = {
       status,
@@ -264,12 +264,12 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
       ...end,
       ...(this.#relayedBy !== null && { relayedBy: this.#relayedBy }),
     };
-    this.#settle({ kind: "answered", response });
+    this.#end({ kind: "answered", response });
   }
 
-  #settle(outcome: ExchangeOutcome): void {
-    if (this.#settled) return;
-    this.#settled = true;
+  #end(outcome: ExchangeOutcome): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
     clearTimeout(this.#deadline);
     this.#resolve(outcome);
   }

@@ -64,7 +64,7 @@ async function openTcp(options: {
 }): Promise<net.Socket> {
   const { signal, ...target } = options;
   const socket = net.connect({ ...target, autoSelectFamily: true, noDelay: true, signal });
-  await settled(socket, "connect", signal);
+  await untilEvent(socket, "connect", signal);
   return socket;
 }
 
@@ -76,7 +76,7 @@ async function secure(
   const servername = net.isIP(host) === 0 ? host : "";
   const secured = tls.connect({ socket, host, servername, ALPNProtocols: ["http/1.1"], ...pem });
   try {
-    await settled(secured, "secureConnect", signal);
+    await untilEvent(secured, "secureConnect", signal);
     return secured;
   } catch (error) {
     socket.destroy();
@@ -152,7 +152,7 @@ async function readStatus(socket: net.Socket, signal: AbortSignal): Promise<numb
   for (;;) {
     const chunk = socket.read() as Buffer | null;
     if (chunk === null) {
-      await settled(socket, "readable", signal);
+      await untilEvent(socket, "readable", signal);
       continue;
     }
     bytes = Buffer.concat([bytes, chunk]);
@@ -176,7 +176,7 @@ function finalHead(text: string): { status: number; end: number } | null {
 }
 
 /** Waits for an event. A socket that fails, ends or is given up before is destroyed, and its error, or the signal's reason, thrown. */
-async function settled(socket: net.Socket, event: string, signal: AbortSignal): Promise<void> {
+async function untilEvent(socket: net.Socket, event: string, signal: AbortSignal): Promise<void> {
   // The user of the connection adds its own listener. Until then, an error must not end the process.
   if (socket.listenerCount("error", ignore) === 0) socket.on("error", ignore);
   const { promise, resolve, reject } = Promise.withResolvers<void>();

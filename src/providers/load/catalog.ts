@@ -4,7 +4,7 @@ import { resolve as absolute, basename, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { StartupError, whyNotOnDisk } from "../../errors.ts";
 import type { ProviderDefinition } from "../format/definition.ts";
-import { type LoadedFile, loadFile, type SandboxAddress, settleFile } from "./load-file.ts";
+import { type LoadedFile, loadFile, type SandboxAddress, resolveFile } from "./load-file.ts";
 
 /** The definitions in force. A definition is read when it is first asked for, synchronously. */
 export type Catalog = {
@@ -35,12 +35,12 @@ export function loadCatalog(folders: Folders): Catalog {
   stopOn([...extras.problems, ...idProblems([...extras.files.flatMap(builtins.twinOf), ...extras.files])]);
   const definitions = new Map<string, ProviderDefinition | undefined>();
 
-  const settle = (file: LoadedFile): ProviderDefinition | undefined => {
-    const settled = settleFile(file, [...builtins.above(file, extras.files), ...extras.files]);
-    stopOn(settled.problems);
-    return settled.definition ?? undefined;
+  const resolve = (file: LoadedFile): ProviderDefinition | undefined => {
+    const resolved = resolveFile(file, [...builtins.above(file, extras.files), ...extras.files]);
+    stopOn(resolved.problems);
+    return resolved.definition ?? undefined;
   };
-  for (const file of extras.files) definitions.set(file.content.id, settle(file));
+  for (const file of extras.files) definitions.set(file.content.id, resolve(file));
   const former = formerIds([...builtins.renamed(), ...extras.files], new Set([...builtins.ids, ...definitions.keys()]));
   stopOn(former.problems);
 
@@ -48,7 +48,7 @@ export function loadCatalog(folders: Folders): Catalog {
     if (definitions.has(id)) return definitions.get(id);
     const file = builtins.load(id);
     if (file === null) return undefined; // unknown ids are not cached, since anybody can make them up
-    const definition = settle(file);
+    const definition = resolve(file);
     definitions.set(id, definition);
     return definition;
   };
@@ -76,7 +76,7 @@ export type CheckSurroundings = { builtinFolder: string; extraFolder: string | n
  * those of `extraFolder`, which it may extend.
  */
 export function checkProviderFile(path: string, options: CheckSurroundings): string[] {
-  return settleAlone(path, options).problems;
+  return resolveAlone(path, options).problems;
 }
 
 /** The definition of the same file, or all its problems. Null for the sandbox's own file, which has no address without a broker. */
@@ -84,12 +84,12 @@ export function readDefinition(
   path: string,
   options: CheckSurroundings,
 ): { definition: ProviderDefinition | null } | { problems: string[] } {
-  const { definition, problems } = settleAlone(path, options);
+  const { definition, problems } = resolveAlone(path, options);
   if (problems.length > 0) return { problems };
   return { definition: definition?.isSandbox ? null : definition };
 }
 
-function settleAlone(path: string, options: CheckSurroundings): ReturnType<typeof settleFile> {
+function resolveAlone(path: string, options: CheckSurroundings): ReturnType<typeof resolveFile> {
   const sandbox = { publicUrl: "https://sandbox.example/sandbox", localUrl: "https://sandbox.example/sandbox" };
   const builtin = filesIn(options.builtinFolder).some((other) => absolute(other) === absolute(path));
   const loaded = loadFile(path, { builtin, sandbox: builtin && basename(path) === sandboxFile ? sandbox : null });
@@ -107,8 +107,8 @@ function settleAlone(path: string, options: CheckSurroundings): ReturnType<typeo
     ...files.filter((file) => !file.builtin || file === loaded.file),
   ];
   const { problems } = formerIds(renamed, ids);
-  const settled = settleFile(loaded.file, files, options);
-  return { ...settled, problems: [...idProblems(files), ...problems, ...settled.problems] };
+  const resolved = resolveFile(loaded.file, files, options);
+  return { ...resolved, problems: [...idProblems(files), ...problems, ...resolved.problems] };
 }
 
 /** The built-in files, each named by its id, and read once when it is needed. */

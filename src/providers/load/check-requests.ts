@@ -164,9 +164,9 @@ function checkList({ path: place, lookups }: PlacedList, api: ApiDefinition, kno
 function checkGrant(definition: ProviderDefinition, grant: ConnectionGrant, known: ReadonlySet<string>): Problem[] {
   const own = definition.lookupsByGrant[grant];
   const captured = namesCaptured(lookupsOf(definition, grant));
-  const lacking = requiredCaptures(definition, grant).filter((name) => known.has(name) && !captured.includes(name));
+  const missing = requiredCaptures(definition, grant).filter((name) => known.has(name) && !captured.includes(name));
   const path = own ? ["token", "grants", grant, "after_connect"] : ["after_connect"];
-  return lacking.map((name) => ({ path, text: `no lookup here captures {${name}}, which requests of ${grant} need` }));
+  return missing.map((name) => ({ path, text: `no lookup here captures {${name}}, which requests of ${grant} need` }));
 }
 
 function namesCaptured(lookups: readonly Lookup[]): string[] {

@@ -29,16 +29,16 @@ export function loadFile(
   return { problems: shape.problems.map((problem) => `${source.locate(problem.path)}: ${say(problem)}`) };
 }
 
-type Settled<Told> = { definition: ProviderDefinition | null; problems: Told[] };
+type Resolved<Fault> = { definition: ProviderDefinition | null; problems: Fault[] };
 
 /**
  * Follows `extends` among `files`, applies defaults and checks what came of it. With `networks` its addresses are checked, too: null names none.
  */
-export function settleFile(
+export function resolveFile(
   file: LoadedFile,
   files: readonly LoadedFile[],
   { networks }: { networks?: net.BlockList | null } = {},
-): Settled<string> {
+): Resolved<string> {
   const chain = [file];
   for (let at = file; at.content.extends;) {
     const parent = parentOf(at, files);
@@ -58,11 +58,11 @@ export function settleFile(
     problems.length === 0 && definition !== null && networks !== undefined && !file.builtin
       ? checkEgress(definition, networks)
       : [];
-  return { definition, problems: [...problems, ...unreached].map((problem) => tell(chain, problem)) };
+  return { definition, problems: [...problems, ...unreached].map((problem) => describeProblem(chain, problem)) };
 }
 
 /** The definition of the first of these files, each of which extends the next. */
-function judge(chain: readonly LoadedFile[]): Settled<Problem> {
+function judge(chain: readonly LoadedFile[]): Resolved<Problem> {
   const [file] = chain;
   if (file === undefined) return { definition: null, problems: [] };
   // Two files of the right shape merge into one of the right shape.
@@ -140,7 +140,7 @@ function merge(base: object, own: object): Record<string, unknown> {
  * A problem with its place: in the checked file, or in a file that it extends and that has the same problem by itself. If another file has
  * more of the path than the checked one, the text names the value that was combined with it.
  */
-function tell(chain: readonly LoadedFile[], problem: Problem): string {
+function describeProblem(chain: readonly LoadedFile[], problem: Problem): string {
   const { path } = problem;
   const isSame = (other: Problem) => other.text === problem.text && other.path.join("/") === path.join("/");
   const owner = chain.findLastIndex((_, index) => index > 0 && judge(chain.slice(index)).problems.some(isSame));

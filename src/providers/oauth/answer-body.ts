@@ -325,7 +325,7 @@ export function strictText(response: HttpResponse): BodyText | null {
 }
 
 /**
- * Every text that a body may have been meant as, the likeliest first: where the label of its compression is wrong or lacking, and
+ * Every text that a body may have been meant as, the likeliest first: where the label of its compression is wrong or missing, and
  * in UTF-16 or UTF-32. Each is at most as long as a body may be.
  */
 function* possibleTexts(response: HttpResponse): Generator<BodyText> {

@@ -40,7 +40,7 @@ export type AuthorizationRequest = {
 
 /**
  * The address to send the person to (RFC 6749, section 4.1.1).
- * @throws BrokerError `grant_not_applicable` where no code grant is offered, or naming a value that is lacking
+ * @throws BrokerError `grant_not_applicable` where no code grant is offered, or naming a value that is missing
  */
 export function buildAuthorizationUrl(request: AuthorizationRequest): string {
   const { definition, values } = request;
@@ -213,7 +213,7 @@ function plain(text: string): string {
 
 /**
  * The parameters of an authorization request, sent ahead of the person (RFC 9126, section 2.1).
- * @throws BrokerError `grant_not_applicable` where the definition pushes none, or naming a value that is lacking
+ * @throws BrokerError `grant_not_applicable` where the definition pushes none, or naming a value that is missing
  */
 export function buildPushedRequest(request: AuthorizationRequest): HttpRequest {
   const { authorization, id } = request.definition;

@@ -32,7 +32,7 @@ const endpointNames = [
 
 type EndpointName = (typeof endpointNames)[number];
 type Endpoints = Readonly<Partial<Record<EndpointName, string>>>;
-/** What is kept of metadata: the addresses that can be used, those for clients with a certificate, and whether callbacks carry `iss`. */
+/** What is cached of metadata: the addresses that can be used, those for clients with a certificate, and whether callbacks carry `iss`. */
 type Metadata = { plain: Endpoints; mtls: Endpoints; announcesIss: boolean };
 type Known = { metadata: Metadata; readMs: number; doubted: boolean };
 /** The issuer and the address of its metadata, with all values filled in. */
@@ -43,7 +43,7 @@ const mostIssuers = { maxSize: 1000, sizeCalculation: () => 1 };
 const longestAddress = 2000;
 const mostHops = 3;
 
-/** Metadata of authorization servers (RFC 8414; OpenID Connect Discovery 1.0), kept for an hour. */
+/** Metadata of authorization servers (RFC 8414; OpenID Connect Discovery 1.0), cached for an hour. */
 export function createDiscovery(parts: {
   oauth: Pick<OAuthClient, "ask">;
   clock: Pick<Clock, "monotonicMs">;

@@ -62,7 +62,7 @@ export function createOAuthClient(options: {
   const { egress, observe = () => {}, onUntold = () => {}, room = new AnswerRoom() } = options;
   const timeouts = { ...defaultTimeouts, ...options.timeouts };
   /** Reduces a failure to what callers may see. */
-  const tell = <Failed extends { detail: string }>(
+  const withholdFromCallers = <Failed extends { detail: string }>(
     call: AskedCall,
     failed: Failed,
     outcome: ExchangeOutcome,
@@ -79,16 +79,18 @@ export function createOAuthClient(options: {
       await exchange({ ...call, egress, timeouts, room, mayStillSend }, (outcome): TokenAnswer => {
         const { definition, request } = call;
         observe(outcome);
-        if (outcome.kind !== "answered") return { kind: "failed", failure: tell(call, failureOf(outcome), outcome) };
+        if (outcome.kind !== "answered") {
+          return { kind: "failed", failure: withholdFromCallers(call, failureOf(outcome), outcome) };
+        }
         const answer = processTokenResponse({ definition, response: outcome.response, secrets: request.secrets });
-        if (answer.kind === "failed") tell(call, answer.failure, outcome);
+        if (answer.kind === "failed") withholdFromCallers(call, answer.failure, outcome);
         return answer;
       }),
     ask: async (call) =>
       await exchange({ ...call, egress, timeouts, room, mayStillSend: () => true }, (outcome): Asked => {
         observe(outcome);
         if (outcome.kind !== "answered") {
-          const { code, detail } = tell(call, failureOf(outcome), outcome);
+          const { code, detail } = withholdFromCallers(call, failureOf(outcome), outcome);
           const isBlocked = code === "blocked_address";
           return { ok: false, status: null, body: null, detail, ...(isBlocked && { isBlocked }) };
         }
@@ -104,7 +106,7 @@ export function createOAuthClient(options: {
           ...(location !== undefined && { location }),
           ...(retryAfterSeconds !== null && { retryAfterSeconds }),
         };
-        return tell(call, { ok: false, status, body, detail, ...more }, outcome);
+        return withholdFromCallers(call, { ok: false, status, body, detail, ...more }, outcome);
       }),
   };
 }

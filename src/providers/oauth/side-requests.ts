@@ -54,7 +54,7 @@ function naming(
 
 /**
  * A call after connecting: with the access token, as every call of the API, unless it authenticates the client.
- * @throws BrokerError naming a value that is lacking
+ * @throws BrokerError naming a value that is missing
  */
 export function buildLookupRequest(
   { api }: ProviderDefinition,
@@ -186,7 +186,7 @@ export type ApiRequest = {
 /**
  * The request that a definition describes (RFC 6750, section 2.1, unless it says otherwise), so that a caller needs to
  * know nothing about the provider. A 401 always counts as an access token that has run out (section 3.1).
- * @throws BrokerError naming a value that is lacking, or that no header can carry
+ * @throws BrokerError naming a value that is missing, or that no header can carry
  */
 export function describeApiRequest(options: { definition: ProviderDefinition; values: TemplateValues }): ApiRequest {
   const { definition, values } = options;

@@ -22,7 +22,7 @@ export type TokenRequestOptions = {
 
 /**
  * The request for a token (RFC 6749, sections 4.1.3, 4.3.2, 4.4.2 and 6), exactly as the definition says.
- * @throws BrokerError `grant_not_applicable` when the definition does not offer it, or naming a value that is lacking.
+ * @throws BrokerError `grant_not_applicable` when the definition does not offer it, or naming a value that is missing.
  */
 export function buildTokenRequest(options: TokenRequestOptions): HttpRequest {
   const exchange = exchangeFor(options);
@@ -41,7 +41,7 @@ export function exchangeFor({ definition, grant, obtainedBy }: Omit<TokenRequest
 
 /**
  * The host (and port) of the token endpoint that refreshes or fetches this connection's tokens: its limits are shared.
- * @throws BrokerError naming an input that is lacking
+ * @throws BrokerError naming an input that is missing
  */
 export function tokenHost(
   definition: ProviderDefinition,
@@ -73,7 +73,7 @@ const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /**
  * Writes a request as its definition says.
  * @param more `first`: fields in front of those of the definition, as they are sent. `isClientNamed`: the client's id is among them
- * @throws BrokerError naming a value that is lacking, or that stands in a header and cannot
+ * @throws BrokerError naming a value that is missing, or that stands in a header and cannot
  */
 export function buildRequest(
   request: ProviderRequest,

@@ -220,7 +220,7 @@ export class ModelCalls {
           exclusive: this.#dice.chance(0.5),
           unlessSent: this.#ids % 2 === 0,
           clientId: this.#dice.pick([null, "app"]),
-          ...(this.#dice.chance(0.3) && { keptFor: "a1" }),
+          ...(this.#dice.chance(0.3) && { oldTokenOf: "a1" }),
         },
       ],
     };

@@ -34,7 +34,7 @@ const ofAda = async (stage: StoreStage) => {
 async function putKept(stage: StoreStage, row: TokenRow, grant = kept()) {
   const given = { ...row, attemptId: randomUUID() };
   const event = { type: "reconnected" as const, detail: {} };
-  return await stage.rows.replaceGrant(given, grant, { event, exclusive: false, clientId: "app", keptFor: "ada" });
+  return await stage.rows.replaceGrant(given, grant, { event, exclusive: false, clientId: "app", oldTokenOf: "ada" });
 }
 
 async function replace(

@@ -1,7 +1,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { ProviderDefinition } from "../../../src/providers/format/definition.ts";
-import { type LoadedFile, loadFile, settleFile } from "../../../src/providers/load/load-file.ts";
+import { type LoadedFile, loadFile, resolveFile } from "../../../src/providers/load/load-file.ts";
 import { builtinFolder, sandboxAddress } from "../../support/built-ins.ts";
 
 /** Only to be extended, or this broker's own: no provider's. */
@@ -24,7 +24,7 @@ export function onlyWith(id: string): ProviderDefinition {
 
 function settle(id: string): ProviderDefinition {
   const file = load(id);
-  const { definition, problems } = settleFile(file, chainOf(file));
+  const { definition, problems } = resolveFile(file, chainOf(file));
   if (definition === null || problems.length > 0) throw new Error(problems.join("\n"));
   return definition;
 }

@@ -12,7 +12,7 @@ type Asking = { client: string; asked: number; since: number | null; due: number
 export type SimLimit = {
   seen: Seen[];
   running: number[];
-  keepSeconds: number;
+  ttlSeconds: number;
   closedUntil: number | null;
   askedAt: number;
   waitSeconds: number;
@@ -40,7 +40,7 @@ export function limitStatements(tables: SimTables): Sync<RequestLimits> {
         return { admitted: null, waitSeconds };
       }
       const seen =
-        limit.keepSeconds > 0 ? sorted([...limit.seen, { at: now + travelSeconds * 1000, client }]) : limit.seen;
+        limit.ttlSeconds > 0 ? sorted([...limit.seen, { at: now + travelSeconds * 1000, client }]) : limit.seen;
       tables.limits.set(key, { ...asked, seen, running: [...limit.running, now] });
       return { admitted: { key, client, at: new Date(now), travelSeconds } };
     },
@@ -65,19 +65,19 @@ export function limitStatements(tables: SimTables): Sync<RequestLimits> {
 /** The part of the row that still counts. */
 function asOf(now: number, request: LimitedRequest, row?: SimLimit): SimLimit {
   const { rules, travelSeconds, leaseSeconds } = request;
-  const keepSeconds = Math.max(row?.keepSeconds ?? 0, rules.spacingMs / 1000, rules.maxPerWindow?.seconds ?? 0);
+  const ttlSeconds = Math.max(row?.ttlSeconds ?? 0, rules.spacingMs / 1000, rules.maxPerWindow?.seconds ?? 0);
   const most = now + travelSeconds * 1000;
   const seen = sorted((row?.seen ?? []).map(({ at, client }) => ({ at: Math.min(at, most), client })));
   const running = (row?.running ?? []).map((time) => Math.min(time, now)).sort((one, other) => one - other);
   return {
-    seen: seen.filter(({ at }) => at + keepSeconds * 1000 > now),
+    seen: seen.filter(({ at }) => at + ttlSeconds * 1000 > now),
     running: running.filter((time) => time + leaseSeconds * 1000 > now),
-    keepSeconds,
+    ttlSeconds,
     closedUntil: row?.closedUntil ?? null,
     askedAt: now,
     waitSeconds: 0,
     clients: (row?.clients ?? [])
-      .filter(({ asked }) => asked + Math.max(rememberMs, keepSeconds * 1000) > now)
+      .filter(({ asked }) => asked + Math.max(rememberMs, ttlSeconds * 1000) > now)
       .map(({ client, asked, since, due }) => ({ client, asked: Math.min(asked, now), since, due })),
   };
 }
@@ -208,8 +208,8 @@ function replaceOne<One>(all: readonly One[], isIt: (one: One) => boolean, by: r
 
 /** Those that nobody has used for long go. */
 export function tidyLimits(tables: SimTables): void {
-  for (const [key, { askedAt, keepSeconds, closedUntil }] of tables.limits) {
-    const unusedMs = askedAt + Math.max(keepUnusedMs, keepSeconds * 1000);
+  for (const [key, { askedAt, ttlSeconds, closedUntil }] of tables.limits) {
+    const unusedMs = askedAt + Math.max(keepUnusedMs, ttlSeconds * 1000);
     if (Math.max(unusedMs, closedUntil ?? 0) < tables.nowMs() - 60_000) tables.limits.delete(key);
   }
 }

@@ -35,20 +35,21 @@ export function tokenSetStatements(tables: SimTables): Sync<ReturnType<typeof cr
       return stored;
     },
 
-    replaceGrant(place, grant, { event, exclusive, unlessSent = false, untried = false, clientId = null, keptFor }) {
+    replaceGrant(place, grant, { event, exclusive, unlessSent = false, untried = false, clientId = null, oldTokenOf }) {
       const fingerprint = exclusive ? grant.refreshFingerprint : null;
       const isFree = (row: SimRow) =>
         fingerprint === null ||
         (holders(place.id, fingerprint).length === 0 &&
           (!unlessSent || row.attemptId === null || !isSame(row.refreshFingerprint, fingerprint)));
       const isSent = (row: SimRow) =>
-        fingerprint === null ? keptFor !== undefined : isSame(row.refreshFingerprint, fingerprint);
+        fingerprint === null ? oldTokenOf !== undefined : isSame(row.refreshFingerprint, fingerprint);
       const isLiving = (row: SimRow) =>
-        keptFor === undefined || (row.status === "connected" && row.goneBackFrom === null && row.account === keptFor);
+        oldTokenOf === undefined ||
+        (row.status === "connected" && row.goneBackFrom === null && row.account === oldTokenOf);
       const isMine = (row: SimRow) => row.generation === place.generation && isFree(row) && isLiving(row);
       const stored = tables.update(place.id, isMine, (row) => ({
         ...grantColumns(row, grant, nextGeneration(place)),
-        untried: keptFor === undefined ? untried : row.untried,
+        untried: oldTokenOf === undefined ? untried : row.untried,
         ...freePermit(row),
         backoffUntil: isSent(row) ? row.leaseUntil : null,
         authorizedClientId: clientId,

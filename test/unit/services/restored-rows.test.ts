@@ -44,7 +44,7 @@ function recovering(rows: TokenRow[]) {
 const garbage = new Uint8Array(60);
 
 describe("releasing connections that a restored database holds", () => {
-  it("one whose refresh token does not open keeps no other held, and is named", async () => {
+  it("one whose refresh token does not open keeps no other suspended, and is named", async () => {
     const { service, released } = recovering([
       heldRow("one"),
       heldRow("bad", { refreshToken: garbage }),
@@ -69,15 +69,15 @@ describe("releasing connections that a restored database holds", () => {
 });
 
 describe("listing what a restored database holds", () => {
-  it("lists the keys of the caller's patterns while anything is held, of others as well", async () => {
+  it("lists the keys of the caller's patterns while anything is suspended, of others as well", async () => {
     const { service } = recovering([heldRow("other")]);
     const team = { ...admin, connections: ["team-*"] };
-    const { held, keys } = await service.list(team);
-    expect(held).toEqual([]);
+    const { suspended, keys } = await service.list(team);
+    expect(suspended).toEqual([]);
     expect(keys).toEqual([{ id: "at 7 for team-%" }]);
   });
 
-  it("lists none while nothing is held", async () => {
-    expect(await recovering([]).service.list(admin)).toEqual({ held: [], keys: null });
+  it("lists none while nothing is suspended", async () => {
+    expect(await recovering([]).service.list(admin)).toEqual({ suspended: [], keys: null });
   });
 });

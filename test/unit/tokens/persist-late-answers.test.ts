@@ -178,7 +178,7 @@ describe("a consent of the same account that brought no refresh token", () => {
       keepAliveAt: inSeconds(77),
       noRefreshTokenSince: record.grant.issuedAt,
     });
-    expect(given).toMatchObject({ keptFor: "ada", clientId: "app" });
+    expect(given).toMatchObject({ oldTokenOf: "ada", clientId: "app" });
   });
 
   it.each<[string, { row?: Partial<TokenRow>; consent?: Partial<AnswerRecord> }]>([
@@ -199,7 +199,7 @@ describe("a consent of the same account that brought no refresh token", () => {
     ["it does not open", { row: { refreshToken: new Uint8Array([1, 2, 3]) } }],
   ])("does not keep it where %s", async (_why, changes) => {
     const { grant, given } = await stored(row(changes.row), consent(changes.consent));
-    expect([grant.refreshToken, grant.keepsRefreshToken, given.keptFor]).toEqual([null, false, undefined]);
+    expect([grant.refreshToken, grant.keepsRefreshToken, given.oldTokenOf]).toEqual([null, false, undefined]);
     expect(grant.noRefreshTokenSince).toEqual(record.grant.issuedAt);
   });
 
@@ -207,14 +207,14 @@ describe("a consent of the same account that brought no refresh token", () => {
     const captured = { shop: "south" };
     const south = vault.sealTokens({ accessToken: "a1", refreshToken: "first" }, placeOf({ ...base, captured }));
     const { grant, given } = await stored(row({ ...south, captured }), consent());
-    expect([grant.refreshToken, given.keptFor]).toEqual([null, undefined]);
+    expect([grant.refreshToken, given.oldTokenOf]).toEqual([null, undefined]);
   });
 
   it("is judged by the row that it is stored into: what was read before may have been refused since", async () => {
     const refused = row({ status: "needs_reauthorization", lastErrorCode: "invalid_grant" });
     const kept: (string | undefined)[] = [];
-    const replaceGrant: TokenStatements["replaceGrant"] = async (_row, _grant, { keptFor }) => {
-      kept.push(keptFor);
+    const replaceGrant: TokenStatements["replaceGrant"] = async (_row, _grant, { oldTokenOf }) => {
+      kept.push(oldTokenOf);
       return kept.length === 1 ? null : tokenRow();
     };
     await place({ found: [row(), refused], of: consent(), changes: { replaceGrant } });
