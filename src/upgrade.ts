@@ -26,14 +26,14 @@ import {
 import { commonKey, keyCheckPlace, type Keyring, type Place, sealKeyCheck, verifyKeyring } from "./vault/keyring.ts";
 import * as places from "./vault/vault.ts";
 
-/** Notes in DATA_DIR that this process has seen a database of the sealed format. */
-export type FormatMemory = { isKept(): boolean; keep(): Promise<void> };
+/** A note in DATA_DIR: a process with this folder has seen a database with sealed format 2. */
+export type FormatMemory = { exists(): boolean; write(): Promise<void> };
 
 /** A file in `DATA_DIR`. If somebody deletes it, an older database is accepted once more. */
 export function createFormatMemory(path: string): FormatMemory {
   return {
-    isKept: () => existsSync(path),
-    keep: async () =>
+    exists: () => existsSync(path),
+    write: async () =>
       await writeFile(path, "2\n", { mode: 0o600, flush: true }).catch((error: NodeJS.ErrnoException) => {
         throw new StartupError(`DATA_DIR: ${path} cannot be written (${error.code})`);
       }),
@@ -59,38 +59,38 @@ export type SealedFormatParts = {
  * Makes sure that a database has sealed format 2, in which secrets are bound to where they are sent and rows are proven, and that
  * this keyring fits it. Called at every start, on a session of its own, after the migrations and under their lock.
  *
- * The mark is the check record of a key in `encryption_keys`: once there is one in the new form, the old form is refused for good.
- * Everything is sealed anew in one transaction together with the marks. If a start dies in the middle, the database stays as it was,
- * and the next start begins again. How a database is recognised (docs/decisions/0017):
+ * Each key's check record in `encryption_keys` shows the format. As soon as one has format 2, format 1 is refused. An upgrade seals
+ * everything again in one transaction, the check records included. If the process dies in the middle, the database stays as it was, and
+ * the next start begins again. How a database is recognised (docs/decisions/0017):
  *
  * | `encryption_keys`        | elsewhere                     | it is                                              |
  * | ------------------------ | ----------------------------- | -------------------------------------------------- |
- * | empty                    | empty                         | new: it begins with the mark                       |
- * | empty                    | anything                      | without its marks: refused                         |
- * | old form                 | nothing of the new form       | from before: sealed anew; refused if DATA_DIR notes format 2 |
- * | old form                 | anything of the new form      | without its marks: refused                         |
- * | new form                 |                               | ready                                              |
+ * | empty                    | empty                         | new: it begins with format 2                       |
+ * | empty                    | anything                      | its check records are missing: refused             |
+ * | format 1                 | nothing of format 2           | from before: sealed again; refused if DATA_DIR notes format 2 |
+ * | format 1                 | anything of format 2          | its check records are missing: refused             |
+ * | format 2                 |                               | ready                                              |
  *
- * Then the current key gets its mark, before anything is sealed with it. Others of the ring get theirs when they become the current one.
+ * Then the current key gets its check record, before anything is sealed with it. Other keys get theirs when they become the current one.
  *
  * @throws StartupError for what the operator must look at
  */
-export async function establishSealedFormat(session: MigrationSession, parts: SealedFormatParts): Promise<void> {
+export async function ensureSealedFormat(session: MigrationSession, parts: SealedFormatParts): Promise<void> {
   await session.execute("BEGIN");
   try {
     await session.query("SELECT pg_advisory_xact_lock($1)::text", [migrationLock]);
-    await establish(session, parts);
+    await ensureUnderLock(session, parts);
     await session.execute("COMMIT");
   } catch (error) {
     await session.execute("ROLLBACK").catch(() => undefined); // if the connection is lost, Postgres has rolled back already
     throw error;
   }
-  if (!parts.memory.isKept()) await parts.memory.keep();
+  if (!parts.memory.exists()) await parts.memory.write();
 }
 
-async function establish(session: MigrationSession, parts: SealedFormatParts): Promise<void> {
+async function ensureUnderLock(session: MigrationSession, parts: SealedFormatParts): Promise<void> {
   const { keys, keyring, memory, files } = parts;
-  const marks = await session.query<{ id: string; check: Uint8Array }>(
+  const checks = await session.query<{ id: string; check: Uint8Array }>(
     `SELECT id, check_sealed AS "check" FROM encryption_keys`,
   );
   const resealing: Resealing = {
@@ -101,16 +101,17 @@ async function establish(session: MigrationSession, parts: SealedFormatParts): P
     openOld: opener(keys),
   };
   const inUse: string[] = [];
-  if (marks.length === 0) {
-    if (await finds(session, anything)) throw robbed("its table encryption_keys is empty, and other tables are not");
+  if (checks.length === 0) {
+    if (await anyExists(session, anything))
+      throw formatRecordMissing("its table encryption_keys is empty, and other tables are not");
     await chooseCurrentKey(session, parts);
-  } else if (marks.every(({ check }) => isOldFormat(check))) {
-    verifyOldMarks(keys, marks);
-    if (await finds(session, anythingNew)) {
-      throw robbed("its encryption_keys have the form from before, and other rows do not");
+  } else if (checks.every(({ check }) => isOldFormat(check))) {
+    verifyOldChecks(keys, checks);
+    if (await anyExists(session, anythingNew)) {
+      throw formatRecordMissing("its encryption_keys have the form from before, and other rows do not");
     }
-    if (memory.isKept()) {
-      throw robbed(
+    if (memory.exists()) {
+      throw formatRecordMissing(
         "its encryption_keys have the form from before; delete the file sealed-format in DATA_DIR if it is an old backup",
       );
     }
@@ -119,12 +120,12 @@ async function establish(session: MigrationSession, parts: SealedFormatParts): P
     await resealDatabase(resealing);
     await resealSpools(resealing, shared === null ? [files] : [files, shared]);
     await session.execute("DELETE FROM encryption_keys");
-    inUse.push(...marks.map(({ id }) => id)); // the folders of other replicas may hold answers under them
+    inUse.push(...checks.map(({ id }) => id)); // the folders of other replicas may hold answers under them
   } else {
-    verifyKeyring(keyring, marks);
+    verifyKeyring(keyring, checks);
     await chooseCurrentKey(session, parts);
-    // Another replica has sealed the database anew; this one's folder does not know it yet.
-    if (!memory.isKept()) await resealSpools(resealing, [files]);
+    // Another replica has upgraded the database. The spool folder of this one may still have answers in format 1.
+    if (!memory.exists()) await resealSpools(resealing, [files]);
   }
   for (const id of [keyring.current(), ...inUse]) {
     await session.query("INSERT INTO encryption_keys (id, check_sealed) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING", [
@@ -158,7 +159,7 @@ async function chooseCurrentKey(session: MigrationSession, { keyring, self }: Se
 }
 
 /**
- * From here on other replicas know which keys this one has. It serves nothing before its first beat, so it has nothing to hear (`heard_at` lies
+ * From here on other replicas know which keys this one has. It serves nothing before its first beat, so it has no ends to receive (`heard_at` lies
  * ahead), and has sealed nothing yet (no `current_key`).
  */
 async function register(session: MigrationSession, { keyring, self }: SealedFormatParts): Promise<void> {
@@ -189,12 +190,12 @@ const anythingNew = [
   ),
 ];
 
-async function finds(session: MigrationSession, conditions: readonly string[]): Promise<boolean> {
+async function anyExists(session: MigrationSession, conditions: readonly string[]): Promise<boolean> {
   const [row] = await session.query<{ found: boolean }>(`SELECT ${conditions.join(" OR ")} AS found`);
   return row?.found === true;
 }
 
-function robbed(what: string): StartupError {
+function formatRecordMissing(what: string): StartupError {
   return new StartupError(
     `DATABASE_URL (or DATA_DIR, without one): the database has lost the mark of its sealed format: ${what}. Somebody may have changed it by hand: restore a backup, see docs/security.md`,
   );
@@ -205,10 +206,10 @@ function opener(keys: SealedFormatParts["keys"]): Resealing["openOld"] {
   return (record, place) => openOldFormat(record, (id) => byId.get(id), place);
 }
 
-function verifyOldMarks(keys: SealedFormatParts["keys"], marks: readonly { id: string; check: Uint8Array }[]): void {
+function verifyOldChecks(keys: SealedFormatParts["keys"], checks: readonly { id: string; check: Uint8Array }[]): void {
   const openOld = opener(keys);
   const open = (record: Uint8Array, id: string) => openOld(record, keyCheckPlace(id));
-  verifyKeyring({ ids: keys.map(({ id }) => id), open: (record, place) => open(record, place.row) }, marks);
+  verifyKeyring({ ids: keys.map(({ id }) => id), open: (record, place) => open(record, place.row) }, checks);
 }
 
 type Resealing = {
@@ -216,7 +217,7 @@ type Resealing = {
   keyring: Keyring;
   /** By the provider's id; undefined: it is gone. */
   definitions: (id: string) => ProviderDefinition | undefined;
-  /** Opens a record of the old form. @throws when it does not open */
+  /** Opens a record of format 1. @throws when it cannot be opened */
   openOld: (record: Uint8Array, place: Place) => string;
   /** Called for a row that gets no MAC, since it holds a value that no broker writes. It stays as it is and counts as absent. */
   onSetAside: (row: { table: string; id: string; name: string | null }) => void;
@@ -242,11 +243,11 @@ const candidateColumns: Columns<Persisted & { id: string }> = {
 
 const batchSize = 500;
 
-/** Seals everything in the database for its destination, and adds a MAC to every row. A value that did not open before does not open afterwards. */
+/** Seals everything in the database for its destination, and adds a MAC to every row. Values that cannot be opened are left unchanged. */
 async function resealDatabase(given: Resealing): Promise<void> {
   const vault = places.createTokenVault(given.keyring);
   const reseal = resealer(given);
-  const bound = (row: TokenRow) => withHosts(placeOf(row), hostsFor(given, row));
+  const placeFor = (row: TokenRow) => withHosts(placeOf(row), hostsFor(given, row));
 
   await eachRow<TokenRow>(
     given,
@@ -259,8 +260,8 @@ async function resealDatabase(given: Resealing): Promise<void> {
            mac = $5 WHERE id = $1::uuid`,
         [
           row.id,
-          reseal(row.accessToken, places.accessTokenPlace(bound(row))),
-          reseal(row.refreshToken, places.refreshTokenPlace(bound(row))),
+          reseal(row.accessToken, places.accessTokenPlace(placeFor(row))),
+          reseal(row.refreshToken, places.refreshTokenPlace(placeFor(row))),
           reseal(row.credentials, places.credentialsPlace(ofSecrets)),
           vault.connections.sign(row),
         ],
@@ -339,12 +340,12 @@ async function resealDatabase(given: Resealing): Promise<void> {
       select: `SELECT h.attempt_id::text AS id, ${unconfirmedColumns.sql} FROM held_grants h`,
       id: "h.attempt_id",
     },
-    async (held) => {
-      const record = await resealRecord(given, held);
-      const proof = vault.unconfirmedGrants.sign(held);
+    async (unconfirmed) => {
+      const record = await resealRecord(given, unconfirmed);
+      const proof = vault.unconfirmedGrants.sign(unconfirmed);
       return [
         "UPDATE held_grants SET record_sealed = $2, mac = $3 WHERE attempt_id = $1::uuid",
-        [held.id, record, proof],
+        [unconfirmed.id, record, proof],
       ];
     },
   );
@@ -406,19 +407,20 @@ function cannot(what: "read" | "written", { name }: SpoolPlace, error: unknown):
   throw new StartupError(`${place} cannot be ${what} (${code}); this start seals anew what waits there to be stored`);
 }
 
-/** Seals a stored answer, and the tokens in it, for its row's destination. One that does not open stays as it is. */
-async function resealRecord(given: Resealing, kept: Persisted): Promise<Uint8Array> {
+/** Seals a stored answer, and the tokens in it, for its row's destination. Records that cannot be opened are left unchanged. */
+async function resealRecord(given: Resealing, stored: Persisted): Promise<Uint8Array> {
   const vault = places.createTokenVault(given.keyring);
   try {
-    const record = readRecord(given.openOld(kept.record, places.recordPlace(kept)));
-    return sealRecord(vault, await bind(given, record));
+    const record = readRecord(given.openOld(stored.record, places.recordPlace(stored)));
+    return sealRecord(vault, await resealForRow(given, record));
   } catch {
-    return kept.record;
+    return stored.record;
   }
 }
 
-async function bind(given: Resealing, record: AnswerRecord): Promise<AnswerRecord> {
-  const row = (await rowOf(given, record.connectionId)) ?? (await remainsOf(given, record.connectionId));
+/** Seals the tokens of an answer, and of the answers in it, for their row. */
+async function resealForRow(given: Resealing, record: AnswerRecord): Promise<AnswerRecord> {
+  const row = (await rowOf(given, record.connectionId)) ?? (await tombstoneAsRow(given, record.connectionId));
   const hosts = hostsFor(given, row);
   const accountCaptured = record.account === undefined ? row.accountCaptured : {};
   const { captured } = record.grant;
@@ -431,8 +433,8 @@ async function bind(given: Resealing, record: AnswerRecord): Promise<AnswerRecor
     accessToken: reseal(record.grant.accessToken, places.accessTokenPlace(place)),
     refreshToken: reseal(record.grant.refreshToken, places.refreshTokenPlace(place)),
   };
-  const further = await Promise.all((record.further ?? []).map((one) => bind(given, one)));
-  const other = record.other && (await bind(given, record.other));
+  const further = await Promise.all((record.further ?? []).map((one) => resealForRow(given, one)));
+  const other = record.other && (await resealForRow(given, record.other));
   const more = { ...(other && { other }), ...(record.further && { further }) };
   return { ...record, grant, destination: grantDestination(row, hosts), ...more };
 }
@@ -444,8 +446,8 @@ async function rowOf({ session }: Resealing, id: string): Promise<TokenRow | nul
   return (await session.query<TokenRow>(sql, [id]))[0] ?? null;
 }
 
-/** For a deleted connection: its answer is revoked within a day, and of no use after that. */
-async function remainsOf({ session }: Resealing, id: string): Promise<Bound> {
+/** What a row is needed for, from the tombstone of a deleted connection. Its answer is revoked within a day, and is of no use after that. */
+async function tombstoneAsRow({ session }: Resealing, id: string): Promise<Bound> {
   const [tombstone] = await session.query<Bound>(
     `SELECT name, NULL AS "parentId", provider, client_ref::text AS "clientRef", inputs
        || COALESCE((SELECT k.inputs FROM clients k WHERE k.id = client_ref), '{}') AS "inputsInForce",
@@ -467,7 +469,7 @@ function withHosts(at: places.TokenPlace, hosts: readonly string[]): places.Toke
   return { ...at, destination: { ...at.destination, hosts } };
 }
 
-/** A value that does not open in the old form stays as it is. It concerns one row, and is reported when that row is used. */
+/** A value that cannot be opened in format 1 is left unchanged. It concerns one row, and is reported when that row is used. */
 function resealer({ keyring, openOld }: Resealing) {
   return <Record extends Sealed>(record: Record, place: Place, change = (text: string) => text) => {
     type Result = Record extends null ? null : Uint8Array<ArrayBuffer>;
@@ -516,7 +518,7 @@ const formatVersion = 1;
 const nonceBytes = 12;
 const tagBytes = 16;
 
-/** Whether a record has the form from before `sealed_format` 2. */
+/** Whether a record has format 1. */
 function isOldFormat(record: Uint8Array): boolean {
   return record[0] === formatVersion;
 }

@@ -38,7 +38,7 @@ import { createTokenStatements } from "../store/token-statements.ts";
 import { createOutage } from "../telemetry/outage.ts";
 import { processTimes } from "../time.ts";
 import type { Alarms } from "../tokens/core.ts";
-import { createFormatMemory, establishSealedFormat } from "../upgrade.ts";
+import { createFormatMemory, ensureSealedFormat } from "../upgrade.ts";
 import { createKeyList, createKeyring } from "../vault/keyring.ts";
 import { createSharedProofs } from "../vault/row-proofs.ts";
 import { createTokenVault, type TokenVault } from "../vault/vault.ts";
@@ -100,7 +100,7 @@ export async function openStorage(
   const held = async () => await keyIdsInSpool(record, files).catch(() => [...keyring.ids]);
   const afterwards = async (session: MigrationSession) => {
     await setRetention(session, config.auditRetentionDays);
-    await establishSealedFormat(session, {
+    await ensureSealedFormat(session, {
       keys: secrets.encryptionKeys,
       keyring,
       self: config.databaseUrl === null ? null : { ...self, held },
