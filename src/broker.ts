@@ -7,7 +7,7 @@ import { publicName } from "./text.ts";
 import { systemClock, withDeadline } from "./clock.ts";
 import { shareAnswer } from "./concurrency.ts";
 import type { Config } from "./config.ts";
-import { createHandedCodes } from "./consent/handed-code.ts";
+import { createCopiedCodes } from "./consent/copied-code.ts";
 import { createCodeAudit, createConsentAudit } from "./consent/audit.ts";
 import { createContextOf, createLinks } from "./consent/links.ts";
 import { createOutcomes } from "./consent/outcome.ts";
@@ -307,7 +307,7 @@ function createConsent(config: Config, parts: ConsentNeeds) {
     random: { bytes: randomBytes, uuid: randomUUID },
   });
   const ofCodes = { links, outcomes, attempts, connections: registry, accounts, organisation };
-  return { links, outcomes, roundTrip, handedCodes: createHandedCodes({ ...common, ...ofCodes }) };
+  return { links, outcomes, roundTrip, copiedCodes: createCopiedCodes({ ...common, ...ofCodes }) };
 }
 
 type EncryptionParts = Storage & Shared & { core: TokenCore; audit: Audit; log: Logger };

@@ -102,8 +102,9 @@ async function ensureUnderLock(session: MigrationSession, parts: SealedFormatPar
   };
   const inUse: string[] = [];
   if (checks.length === 0) {
-    if (await anyExists(session, anything))
+    if (await anyExists(session, anything)) {
       throw formatRecordMissing("its table encryption_keys is empty, and other tables are not");
+    }
     await chooseCurrentKey(session, parts);
   } else if (checks.every(({ check }) => isOldFormat(check))) {
     verifyOldChecks(keys, checks);

@@ -283,7 +283,7 @@ export function createConsentAttempts(prisma: Prisma) {
     },
 
     /** The same for a code that comes by a key: it has no link and no browser. It expires soon if nobody ends it. */
-    async beginHanded(attemptHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
+    async beginCopied(attemptHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
       await forgetAttempts(prisma);
       const count = await prisma.$executeRaw`INSERT INTO consent_attempts (attempt_hash, expires_at)
         VALUES (${attemptHash}, clock_timestamp() + ${seconds(consentTimes.longestAttemptSeconds)})
@@ -292,13 +292,13 @@ export function createConsentAttempts(prisma: Prisma) {
     },
 
     /** Its outcome, sealed; null: it has not ended. */
-    async findHanded(attemptHash: Uint8Array<ArrayBuffer>): Promise<string | null> {
+    async findCopied(attemptHash: Uint8Array<ArrayBuffer>): Promise<string | null> {
       const [row] = await prisma.$queryRaw<{ ticket: string | null }[]>`
         SELECT ticket FROM consent_attempts WHERE attempt_hash = ${attemptHash}`;
       return row?.ticket ?? null;
     },
 
-    async endHanded(attemptHash: Uint8Array<ArrayBuffer>, ticket: string): Promise<void> {
+    async endCopied(attemptHash: Uint8Array<ArrayBuffer>, ticket: string): Promise<void> {
       await prisma.$executeRaw`UPDATE consent_attempts SET ticket = ${ticket},
         expires_at = clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} WHERE attempt_hash = ${attemptHash}`;
     },

@@ -3,7 +3,7 @@ import Fastify from "fastify";
 import type { FastifyInstance } from "fastify";
 import { systemClock } from "../../src/clock.ts";
 import { createConsentAudit } from "../../src/consent/audit.ts";
-import { createHandedCodes } from "../../src/consent/handed-code.ts";
+import { createCopiedCodes } from "../../src/consent/copied-code.ts";
 import { type AuthorizationContext, createLinks, type LinkRequest } from "../../src/consent/links.ts";
 import { createOutcomes } from "../../src/consent/outcome.ts";
 import { createRoundTrip } from "../../src/consent/round-trip.ts";
@@ -231,7 +231,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     createLink: async ({ connectionId, ...request }) =>
       await consent.links.create(principal, find(connectionId).connectionName, request),
     submitCode: async ({ connectionId, code }) =>
-      await consent.handedCodes.submit(principal, find(connectionId).connectionName, code),
+      await consent.copiedCodes.submit(principal, find(connectionId).connectionName, code),
     database,
     audit,
     asker: { organisation },
@@ -281,7 +281,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
 type LinksDeps = Parameters<typeof createLinks>[0];
 type OutcomesDeps = Parameters<typeof createOutcomes>[0];
 type RoundTripDeps = Parameters<typeof createRoundTrip>[0];
-type CodesDeps = Parameters<typeof createHandedCodes>[0];
+type CodesDeps = Parameters<typeof createCopiedCodes>[0];
 type Given = Pick<LinksDeps, "contextOf" | "formKeys" | "organisation" | "publicUrl" | "returnOrigins" | "linkRows"> &
   Pick<OutcomesDeps, "accounts" | "catalog" | "records" | "clock" | "nowMs"> &
   Pick<CodesDeps, "connections"> & {
@@ -315,7 +315,7 @@ function createConsent(given: Given) {
     links,
     outcomes,
     roundTrip,
-    handedCodes: createHandedCodes({ ...common, outcomes, connections, organisation }),
+    copiedCodes: createCopiedCodes({ ...common, outcomes, connections, organisation }),
   };
 }
 

@@ -1,7 +1,7 @@
 import cookie from "@fastify/cookie";
 import formbody from "@fastify/formbody";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import type { HandedCodes } from "../../consent/handed-code.ts";
+import type { CopiedCodes } from "../../consent/copied-code.ts";
 import { browserCookie, createBrowser, type Links, readBrowser } from "../../consent/links.ts";
 import type { Outcomes } from "../../consent/outcome.ts";
 import { ConsentError, toConsentError } from "../../consent/problem.ts";
@@ -15,7 +15,7 @@ export type ConsentRoutesOptions = {
   consent: {
     links: Pick<Links, "describe">;
     roundTrip: RoundTrip;
-    handedCodes: Pick<HandedCodes, "completeManually">;
+    copiedCodes: Pick<CopiedCodes, "completeManually">;
     outcomes: Pick<Outcomes, "outcomeOfCode" | "showEnding" | "decideAccount">;
   };
   /** An origin, without a trailing slash: where forms must come from. */
@@ -36,7 +36,7 @@ const largestAnswerBytes = 16 * 1024;
 /** The browser's routes: `/connect/:link`, `/callback/:provider[/:client]` and `/connected/:ticket`. Every answer of theirs is a page, or a redirect. */
 export async function consentRoutes(app: FastifyInstance, options: ConsentRoutesOptions): Promise<void> {
   const { publicUrl, randomBytes, limits } = options;
-  const { links, roundTrip, handedCodes, outcomes } = options.consent;
+  const { links, roundTrip, copiedCodes, outcomes } = options.consent;
   const asker = { ...options.organisation, host: new URL(publicUrl).host };
   const cookieToSet = browserCookie(publicUrl);
   app.removeAllContentTypeParsers();
@@ -72,7 +72,7 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
     const browser = readBrowser(request.cookies, publicUrl);
     if (browser === null || csrf === undefined) throw new ConsentError("stale_form");
     const form = { link: request.params.link, browser, csrf, address: request.ip };
-    if (code !== undefined) return await leadOn(reply, `/connected/${await handedCodes.completeManually(form, code)}`);
+    if (code !== undefined) return await leadOn(reply, `/connected/${await copiedCodes.completeManually(form, code)}`);
     const onward = await roundTrip.begin(form);
     return await leadOn(
       reply,

@@ -1,5 +1,5 @@
 import { Type } from "typebox";
-import type { HandedCodes } from "../../consent/handed-code.ts";
+import type { CopiedCodes } from "../../consent/copied-code.ts";
 import type { Links } from "../../consent/links.ts";
 import { BrokerError } from "../../errors.ts";
 import type { Expiry, Grant } from "../../providers/oauth/token-answer.ts";
@@ -13,7 +13,7 @@ import { viewConnection } from "../views.ts";
 
 export type GrantRoutesOptions = {
   connections: Pick<ConnectionService, "importGrant" | "decideAccount" | "beginDevice">;
-  consent: { links: Pick<Links, "create">; handedCodes: Pick<HandedCodes, "submit"> };
+  consent: { links: Pick<Links, "create">; copiedCodes: Pick<CopiedCodes, "submit"> };
 };
 
 const tags = ["connections"];
@@ -140,7 +140,7 @@ export async function grantRoutes(app: ApiScope, { connections, consent }: Grant
     { schema: code, config: audited("connections.code", "connection", "connection") },
     async (request) => {
       const { connection } = request.params;
-      return viewConnection(await consent.handedCodes.submit(principalOf(request), connection, request.body.code));
+      return viewConnection(await consent.copiedCodes.submit(principalOf(request), connection, request.body.code));
     },
   );
 

@@ -30,7 +30,7 @@ async function start(publicUrl: string) {
       begin: async () => ({ kind: "redirect", authorizationUrl: "https://provider.example/authorize?state=s" }),
       complete: refuse,
     },
-    handedCodes: { completeManually: refuse },
+    copiedCodes: { completeManually: refuse },
     outcomes: { outcomeOfCode: async () => null, showEnding: refuse, decideAccount: refuse },
   };
   const app = Fastify();

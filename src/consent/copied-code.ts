@@ -42,9 +42,9 @@ type Outcome =
   | { kind: "exchanged"; exchanged: ExchangedCode }
   | { kind: "failed"; code: ErrorCode; detail: string; retryAfterSeconds?: number };
 
-export type HandedCodes = ReturnType<typeof createHandedCodes>;
+export type CopiedCodes = ReturnType<typeof createCopiedCodes>;
 
-type HandedCodeDeps = {
+type CopiedCodeDeps = {
   links: Pick<Links, "claim" | "contextById">;
   outcomes: Pick<Outcomes, "awaitEnding" | "conclude">;
   attempts: ConsentAttempts;
@@ -61,13 +61,13 @@ type HandedCodeDeps = {
 };
 
 /** Codes that a person copies from a page of the provider: docs/internals/consent.md, "Codes copied by hand". */
-export function createHandedCodes(deps: HandedCodeDeps) {
+export function createCopiedCodes(deps: CopiedCodeDeps) {
   const { links, outcomes, attempts, connections, accounts, authorizations, formKeys, clock } = deps;
 
   /** True if it is the first time, or if the provider has not answered about the code before. */
   const begins = async (attemptHash: Uint8Array<ArrayBuffer>): Promise<boolean> => {
-    if (await attempts.beginHanded(attemptHash)) return true;
-    const ticket = await attempts.findHanded(attemptHash);
+    if (await attempts.beginCopied(attemptHash)) return true;
+    const ticket = await attempts.findCopied(attemptHash);
     if (ticket === null) return false;
     const outcome = openOutcome(deps, attemptHash, ticket);
     const isFinal = outcome?.kind === "exchanged" || outcome?.code === "provider_rejected";
@@ -102,7 +102,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
   const awaitOutcome = async (attemptHash: Uint8Array<ArrayBuffer>): Promise<Outcome | null> => {
     const deadlineMs = clock.monotonicMs() + consentTimes.awaitEndingMs;
     for (let lookMs = consentTimes.firstLookMs; ; lookMs = Math.min(lookMs * 2, consentTimes.longestLookMs)) {
-      const ticket = await attempts.findHanded(attemptHash);
+      const ticket = await attempts.findCopied(attemptHash);
       if (ticket !== null) return openOutcome(deps, attemptHash, ticket);
       if (clock.monotonicMs() >= deadlineMs) return null;
       await clock.sleep(lookMs);
@@ -136,7 +136,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
   /** Notes the outcome for later callers. Without Postgres they learn that it is under way, until the attempt expires. */
   const note = async (attemptHash: Uint8Array<ArrayBuffer>, outcome: Outcome): Promise<void> => {
     const sealed = deps.ticketKeys.seal(JSON.stringify(outcome), placeOf(attemptHash));
-    const noted = attempts.endHanded(attemptHash, Buffer.from(sealed).toString("base64url"));
+    const noted = attempts.endCopied(attemptHash, Buffer.from(sealed).toString("base64url"));
     await withDeadline(
       noted.catch(() => undefined),
       consentTimes.noteMs,
@@ -274,7 +274,7 @@ function failureOf(error: unknown): Outcome {
 
 /** Null: this broker has not sealed it. Others may write to the table. */
 function openOutcome(
-  { ticketKeys }: Pick<HandedCodeDeps, "ticketKeys">,
+  { ticketKeys }: Pick<CopiedCodeDeps, "ticketKeys">,
   attemptHash: Uint8Array<ArrayBuffer>,
   ticket: string,
 ): Outcome | null {
