@@ -1,9 +1,12 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { ConnectedStage } from "../support/connected-stage.ts";
 import { findCanaries } from "../support/canaries.ts";
 import { until } from "../support/patience.ts";
 import { query } from "../support/query.ts";
 import { describeWithServices } from "../support/services/index.ts";
+import { temporaryFolder } from "../support/services/guardian.ts";
 import { walkConsent } from "../support/walk-consent.ts";
 import { run } from "../unit/cli/run.ts";
 
@@ -245,16 +248,46 @@ describeWithServices(["postgres"], "the audit over HTTP", () => {
     expect(findCanaries(canaries, [{ where: "the export", text: body }])).toEqual([]);
   });
 
+  it("after a restart has the reads added up, and keys say when they were used last", async () => {
+    await stage.first.stop("SIGINT");
+    await stage.first.start();
+    const counted = (await only({ type: "tokens.read", connection: "acme-shop" })).map(
+      ({ actor, target, result, detail }) => [actor.name, target?.name, result, detail["count"]],
+    );
+    expect(counted).toEqual([["reading", "acme-shop", "ok", 1]]);
+    type Key = { name: string; last_used_at: string | null };
+    const { body } = await stage.first.api.api<{ items: Key[] }>("/keys");
+    const lastUse = Object.fromEntries(body.items.map((key) => [key.name, key.last_used_at]));
+    expect(lastUse["provisioning"]).toMatch(/^20\d\d-/);
+    const unused = await stage.first.api.createKey({ name: "unused", abilities: ["tokens"], connections: ["a"] });
+    expect(idOf(unused)).not.toBe("");
+    const { items } = (await stage.first.api.api<{ items: Key[] }>("/keys?limit=1")).body;
+    expect(items).toEqual([expect.objectContaining({ name: "unused", last_used_at: null })]);
+  });
+
   it("is verified by the command line, which says what somebody has changed behind the broker's back", async () => {
     const env = { FRESHET_URL: stage.first.url, FRESHET_KEY: stage.first.adminKey };
-    const whole = await run(["audit", "verify"], { env });
-    expect([whole.exitCode, whole.out]).toEqual([0, expect.stringMatching(/^Nothing is wrong with \d+ entries of 1 /)]);
+    const log = join((await temporaryFolder("log")).path, "broker.log");
+    await writeFile(log, stage.first.stdout);
+    const whole = await run(["audit", "verify", "--heads", log], { env });
+    expect(whole.out).toMatch(/newest entries of the log: \d\.\n$/);
+    expect([whole.exitCode, whole.out]).toEqual([
+      0,
+      expect.stringMatching(/^Nothing is wrong\. Entries: \d+; processes: 2; /),
+    ]);
     await query(
       stage.databaseUrl,
       "UPDATE audit.entries SET result = 'ok' WHERE action = 'consents.complete' AND result = 'denied'",
     );
     const changed = await run(["audit", "verify"], { env });
     expect([changed.exitCode, changed.out]).toEqual([1, expect.stringMatching(/^FAULT[^\n]*\nchanged /)]);
+    const [row] = await query<{ last: number }>(
+      stage.databaseUrl,
+      "DELETE FROM audit.entries WHERE action = 'system.stop' RETURNING seq::int AS last",
+    );
+    const cut = await run(["audit", "verify", "--heads", log, "--json"], { env });
+    const { faults } = JSON.parse(cut.out) as { faults: { kind: string; to: number }[] };
+    expect(faults).toContainEqual(expect.objectContaining({ kind: "tail_missing", to: row?.last }));
     const listed = await run(["audit", "list", "--type", "connections.delete", "--json"], { env });
     expect(JSON.parse(listed.out)).toMatchObject({ items: [{ result: "ok" }, { result: "forbidden" }] });
   });

@@ -182,9 +182,9 @@ function tell({ output, terminal }: Session, report: Report, heads: number): voi
       "freshet: warning: the broker's own role can change entries here: only the proofs protect them (DATABASE_MIGRATION_URL)",
     );
   }
-  const compared = heads === 0 ? "" : ` and ${heads} heads of the log`;
-  const verdict = report.ok ? "Nothing is wrong with" : "Verified:";
-  terminal.out(`${verdict} ${report.rows} entries of ${report.chains} processes${compared}.\n`);
+  const compared = heads === 0 ? "" : `; newest entries of the log: ${heads}`;
+  const verdict = report.ok ? "Nothing is wrong." : "Something is wrong.";
+  terminal.out(`${verdict} Entries: ${report.rows}; processes: ${report.chains}${compared}.\n`);
 }
 
 /** The newest head of each process in a log, as `process:seq:mac`. @throws UsageError when the file cannot be read */

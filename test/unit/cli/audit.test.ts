@@ -101,7 +101,7 @@ describe("freshet audit verify", () => {
     const raw = lines({ rows: 4 }, { rows: 5 }, { rows: 9 }, report());
     expect(await verify(raw)).toEqual({
       exitCode: 0,
-      out: "Nothing is wrong with 9 entries of 2 processes.\n",
+      out: "Nothing is wrong. Entries: 9; processes: 2.\n",
       err: "4 entries so far …\n9 entries so far …\n",
       asked: [undefined],
     });
@@ -117,7 +117,7 @@ describe("freshet audit verify", () => {
       "missing p1 3 4",
       "OPEN END OF LAST AT",
       "p2 7 2027-01-31T12:00:00.000Z",
-      "Verified: 9 entries of 2 processes.",
+      "Something is wrong. Entries: 9; processes: 2.",
       "",
     ]);
     expect(err).toMatch(/--heads FILE[^]*own role can change entries[^]*not whole: 1 fault.*\(audit_faulty\)\n$/);
