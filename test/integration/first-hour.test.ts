@@ -285,7 +285,7 @@ async function openOwn(env: Variables, path: string) {
   const vault = createTokenVault(keyring, { onForged: () => {}, isSilent: async () => false });
   const dataDir = await holdDataDir(path);
   open.push(() => dataDir.release());
-  const storage = { dataDir, keyring, keys, vault } as unknown as Storage;
+  const storage = { self: { id: "own", name: "own" }, dataDir, keyring, keys, vault } as unknown as Storage;
   const shared = await openShared(readConfig(env), storage, { log, alarms: noAlarms });
   open.push(async () => await shared.close());
   return { lines, shared };
