@@ -322,12 +322,14 @@ export const auditTimes = durations({
   maintainMs: 86_400_000,
   /** The same after a failure. */
   maintainAgainMs: 3_600_000,
+  /** And after rows could not be written: a partition may be missing. */
+  repairMs: 60_000,
   /** For a lock in a transaction of the writer; for one of its statements; for all of it. */
   lockMs: 1000,
   statementMs: 5000,
   transactionMs: 10_000,
   /** The pause after a failed write. It doubles with each further one, up to the longest. */
-  retryFirstMs: 250,
+  retryFirstMs: 300,
   retryMaxMs: 10_000,
   /** What DATA_DIR does not take is waited for in the database so long: before a change, and after it. */
   directMs: 2000,

@@ -50,6 +50,8 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
   let summedMinute = 0;
 
   const turn = async (): Promise<void> => {
+    // First of all, since rows may fail for want of a partition.
+    if (isDue("maintenance", auditTimes.maintainMs)) await maintain();
     if (end.seq === 0) await writeFirst();
     await takeLeftovers();
     await writeEntries();
@@ -61,7 +63,6 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
       summedMinute = minute;
     }
     if (end.seq > loggedSeq && isDue("head", auditTimes.headMs)) logHead();
-    if (isDue("maintenance", auditTimes.maintainMs)) await maintain();
   };
 
   /** True once in a while. */
@@ -72,18 +73,18 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
   };
 
   /**
-   * Adds rows to the chain. A transaction before this one whose end is unknown may have been committed: then its rows are there.
-   * @returns false if it was this job's own
+   * Adds rows to the chain. A transaction before this one whose end is unknown may have been committed: then its rows are there, and if it was
+   * this job's own, nothing is left to do.
    */
   const append = async (
     job: object,
     contentsOf: (transaction: AuditTransaction) => Promise<readonly EntryContent[]>,
-  ): Promise<boolean> => {
-    return await store
-      .write(process, async (transaction) => {
+  ): Promise<void> => {
+    try {
+      end = await store.write(process, async (transaction) => {
         if (attempted !== null && (await transaction.has(attempted.end))) {
           end = attempted.end;
-          if (attempted.job === job) return null;
+          if (attempted.job === job) return end;
         }
         attempted = null;
         const rows = chainTo(end, await contentsOf(transaction), keyring);
@@ -92,12 +93,12 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
         attempted = { end: { process, seq: last.seq, hash: last.hash, mac: last.mac }, job };
         await transaction.insert(rows);
         return attempted.end;
-      })
-      .then((written) => {
-        if (written !== null) end = written;
-        attempted = null;
-        return written !== null;
       });
+      attempted = null;
+    } catch (error) {
+      dueMs.maintenance = Math.min(dueMs.maintenance, clock.monotonicMs() + auditTimes.repairMs);
+      throw error;
+    }
   };
 
   const writeFirst = async (): Promise<void> => {

@@ -1,9 +1,10 @@
 import { Client } from "pg";
 import { afterAll, beforeAll, describe } from "vitest";
-import { deafHealth, openPostgres } from "../../src/store/database.ts";
+import { createDatabaseHealth, openPostgres } from "../../src/store/database.ts";
 import { useEmbedded } from "../support/services/embedded.ts";
 import { describeWithServices, useDatabase, useRole } from "../support/services/index.ts";
 import { auditEntries } from "./audit/entries.ts";
+import { auditOutages } from "./audit/outages.ts";
 import { auditProofs } from "./audit/proofs.ts";
 import { auditRetention } from "./audit/retention.ts";
 import { AuditStage } from "./audit/stage.ts";
@@ -18,23 +19,29 @@ describe("embedded", () => {
 
 // The broker's role may insert and select; whoever attacks owns the database.
 describeWithServices(["postgres"], "on Postgres", () => {
-  onDatabase(async () => {
+  let client: Client;
+  const health = createDatabaseHealth(() => performance.now());
+  const open = async () => {
     const migrationUrl = await useDatabase();
-    const database = await openPostgres(await useRole(migrationUrl), deafHealth, { migrationUrl });
-    const client = new Client({ connectionString: migrationUrl });
+    const database = await openPostgres(await useRole(migrationUrl), health, { migrationUrl });
+    client = new Client({ connectionString: migrationUrl });
     await client.connect();
     const sql = async (text: string, ...values: unknown[]) => (await client.query(text, values)).rowCount ?? 0;
     const close = async () => void (await Promise.all([client.end(), database.close()]));
     return new AuditStage({ ...database, close }, { sql, hasRoles: true });
-  });
+  };
+  const outages: Suite = (stage) => auditOutages(stage, { owner: () => client, losses: () => health.losses() });
+  onDatabase(open, [outages]);
 });
 
-function onDatabase(open: () => Promise<AuditStage>): void {
+type Suite = (stage: () => AuditStage) => void;
+
+function onDatabase(open: () => Promise<AuditStage>, more: readonly Suite[] = []): void {
   let stage: AuditStage;
   beforeAll(async () => void (stage = await open()));
   afterAll(async () => {
     await stage.empty();
     await stage.database.close();
   });
-  for (const suite of [auditEntries, auditProofs, auditRetention]) suite(() => stage);
+  for (const suite of [auditEntries, auditProofs, auditRetention, ...more]) suite(() => stage);
 }

@@ -126,12 +126,15 @@ BEGIN
   RETURN removed;
 END $$;
 
--- Makes the partitions of this month and the next two, and removes up to `batch` rows of months that are over and older than the retention.
+-- Makes the partitions of this month and the next two, and the default partition if somebody has dropped it, and removes up to `batch` rows of months that are over and older than the retention.
 -- Call it again while it returns `batch`. Of replicas that come at the same moment one does it.
 CREATE FUNCTION audit.maintain(batch INTEGER DEFAULT 10000) RETURNS INTEGER LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' AS $$
 BEGIN
   IF NOT pg_try_advisory_xact_lock(5721990143) THEN RETURN 0; END IF;
+  IF to_regclass('audit.entries_default') IS NULL THEN
+    CREATE TABLE audit.entries_default PARTITION OF audit.entries DEFAULT;
+  END IF;
   PERFORM audit.add_partition(date_trunc('month', now()) + make_interval(months => n)) FROM generate_series(0, 2) n;
   RETURN audit.remove_before(
     date_trunc('month', now() - make_interval(days => (SELECT max(retention_days) FROM audit.settings))), batch);

@@ -33,7 +33,7 @@ export const keyOf = (id: string) => ({ id, key: randomBytes(32) });
 export const caller: Actor = { kind: "key", id: "key-1", name: "caller" };
 
 /** On a slow machine they would come too early. */
-const deadlines = new Set<number>([auditTimes.directMs, auditTimes.stopMs]);
+const deadlines = new Set([auditTimes.directMs, auditTimes.stopMs]);
 
 /** Processes of a broker as far as the audit goes, on one database. */
 export class AuditStage {
