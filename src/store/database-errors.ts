@@ -67,7 +67,8 @@ const causes: Readonly<Record<string, string>> = {
   "28P01": "the server refuses its user name or password (28P01); correct them, percent-encoded",
   "28000": "the server refuses its user name (28000); see its pg_hba.conf, and add ?sslmode=require if it wants TLS",
   "3D000": "the server has no database of its name (3D000); make it with createdb, or correct the name",
-  "42501": "its user may not do this there (42501); make it the owner of its database",
+  "42501":
+    "its user may not do this there (42501); make it the owner of its database, or set DATABASE_MIGRATION_URL to the address of the owner",
   "25006": "the server takes no writes (25006); name the primary, not a replica",
   "53300": "the server has no connection left (53300); raise max_connections there, or end other clients",
   "53100": "the server's disk is full (53100); make room there",

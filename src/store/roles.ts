@@ -47,13 +47,16 @@ const auditRights = [
 /** They run as the migration role, and let in what the rules of the audit allow. */
 const auditFunctions = "('maintain', 'prune')";
 
-/** The rights that the role $1 needs and lacks, each as a GRANT. What the migration role does not own is not Freshet's, and is left alone. */
+/**
+ * The rights that the role $1 needs and lacks, each as a GRANT. What the migration role does not own is not Freshet's, and is left alone. The list of migrations
+ * is there to be read: a version before, to which somebody goes back, starts with this role alone, and looks whether anything is to be done.
+ */
 const missingGrants = `
   WITH rights(object, oid, kind, name) AS MATERIALIZED (
-    SELECT format('TABLE %s', c.oid::regclass), c.oid, 'table', unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[])
+    SELECT format('TABLE %s', c.oid::regclass), c.oid, 'table',
+      unnest(CASE c.relname WHEN '_prisma_migrations' THEN '{SELECT}' ELSE '{SELECT,INSERT,UPDATE,DELETE}' END::text[])
     FROM pg_class c
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname <> '_prisma_migrations'
-      AND pg_has_role(c.relowner, 'USAGE')
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND pg_has_role(c.relowner, 'USAGE')
     UNION ALL
     SELECT format('SEQUENCE %s', c.oid::regclass), c.oid, 'sequence', 'USAGE'
     FROM pg_class c

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { expect, it } from "vitest";
 import { StartupError } from "../../src/errors.ts";
 import { createDatabaseHealth, openPostgres } from "../../src/store/database.ts";
+import { applyMigrations } from "../../src/store/migrate.ts";
 import { query } from "../support/query.ts";
 import { describeWithServices, useDatabase, useRole } from "../support/services/index.ts";
 
@@ -133,6 +134,7 @@ describeWithServices(["postgres"], "two roles of Postgres", () => {
     expect(await rightsOf(nameOf(runtimeUrl), superUrl)).toEqual(
       [
         ...tables.map(({ name }) => `${name} DELETE,INSERT,SELECT,UPDATE`),
+        "_prisma_migrations SELECT",
         "connection_events_id_seq USAGE",
         "audit.entries INSERT,SELECT",
         "audit.open_reads DELETE,INSERT,SELECT",
@@ -151,7 +153,7 @@ describeWithServices(["postgres"], "two roles of Postgres", () => {
       "DROP TABLE connections",
       "ALTER TABLE audit.entries DISABLE TRIGGER ALL",
       "CREATE TABLE mine (id int)",
-      "SELECT * FROM _prisma_migrations",
+      "DELETE FROM _prisma_migrations",
     ]) {
       await expect(query(runtimeUrl, statement), statement).rejects.toThrow(/permission denied|must be owner/);
     }
@@ -176,9 +178,9 @@ describeWithServices(["postgres"], "two roles of Postgres", () => {
   });
 
   it("several starts at once give the rights once, and none of them fails", async () => {
-    const { superUrl, migrationUrl } = await ownDatabase();
+    const { superUrl, migrationUrl } = await forRefusals();
     const runtimeUrl = await useRole(superUrl);
-    await Promise.all([1, 2, 3, 4].map(async () => await start(migrationUrl, runtimeUrl)));
+    await Promise.all([1, 2, 3, 4, 5, 6].map(async () => await start(migrationUrl, runtimeUrl)));
     expect(await query(runtimeUrl, "SELECT * FROM connections")).toEqual([]);
   });
 
@@ -273,13 +275,18 @@ describeWithServices(["postgres"], "two roles of Postgres", () => {
     await query(superUrl, `ALTER TABLE connections OWNER TO ${nameOf(migrationUrl)}`);
   });
 
+  it("a version before, which knows one role only, starts with the runtime role where nothing is to be migrated", async () => {
+    const { runtimeUrl } = await forRefusals();
+    await applyMigrations({ databaseUrl: runtimeUrl });
+  });
+
   it("one role for both is refused, and told", async () => {
     const { migrationUrl } = await forRefusals();
     const said = await refusal(migrationUrl, migrationUrl);
     expect(said).toBe(tooMuch(`it names "runtime", as DATABASE_MIGRATION_URL does; name another one`));
   });
 
-  it("addresses of two databases are refused before anything is made in either, a copy of the same name on another server as well", async () => {
+  it("addresses of two databases are refused before anything is made in either", async () => {
     const { superUrl, migrationUrl } = await ownDatabase();
     const other = new URL(await useRole(superUrl));
     other.pathname = new URL(await useDatabase({ empty: true })).pathname;
