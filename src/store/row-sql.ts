@@ -74,7 +74,7 @@ export const liesWithin = (own: Sql.Sql, patterns: readonly string[]) => Sql.sql
 
 export const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`;
 
-/** A throttled request has not failed: it makes no back-off longer, and the history does not tell it. */
+/** A throttled request has not failed: it makes no back-off longer, and no line of the history. */
 export const isThrottled = ({ code }: RecordedFailure): boolean => code === "limit_reached";
 
 /**
@@ -90,7 +90,7 @@ const refusalColumns = ({ refusal }: RecordedFailure) =>
 /** No refusal counts against the grant any more. */
 export const noRefusals = Sql.sql`refusal = NULL, refusals = 0, refused_since = NULL, probably_dead_since = NULL`;
 
-/** A failure as the history tells it: without the text by which equal refusals are counted. */
+/** A failure as it is written into the history: without the text by which equal refusals are counted. */
 export const eventDetail = ({ refusal: _refusal, ...failure }: RecordedFailure) => failure;
 
 /** The row's newest failure. */

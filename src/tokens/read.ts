@@ -96,7 +96,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     if (verdict.kind === "stale") {
       return await refreshAndIssue(found, wish, { need: "required", usable: verdict.usable, warnings: [] });
     }
-    const startsRefresh = verdict.kind === "due" && canRefreshAhead(found.row);
+    const startsRefresh = verdict.kind === "due" && shouldRefreshAhead(found.row);
     if (rules?.oldAccessTokenDies && (startsRefresh || isRefreshing(found.row))) {
       return await refreshAndIssue(found, wish, { need: "ahead", usable: true, warnings: verdict.warnings });
     }
@@ -215,8 +215,8 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const isInBackoff = ({ backoffUntil }: TokenRow): boolean =>
     backoffUntil !== null && backoffUntil.getTime() > databaseClock.nowMs();
 
-  /** Whether a refresh ahead makes sense: the row is free and not backing off. */
-  const canRefreshAhead = (row: TokenRow): boolean =>
+  /** Whether to begin a refresh ahead: it is possible, nobody is sending, and no back-off is running. */
+  const shouldRefreshAhead = (row: TokenRow): boolean =>
     !lifecycle.isDraining &&
     hasWayToRefresh(row) &&
     statusAllowsRefresh(row) &&

@@ -121,7 +121,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
       // Leases and marks are kept in the same place, so without leases there is no mark to read.
       const restored = lease.state === "unavailable" ? null : await suspendIfRestored(parts, row);
       if (restored !== null) return restored;
-      // The attempt in a cached row may be long over. The row in Postgres shows who has the lease.
+      // The attempt in a cached row may have ended long ago. Only the row in Postgres shows the attempt of the lease's owner.
       let next: Next =
         lease.state === "held"
           ? await follow(parts, flight, { row: { ...row, attemptId: null } })

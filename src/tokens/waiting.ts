@@ -19,7 +19,7 @@ type WaitFor = {
   giveUpAtMs: number;
   /** Whether the row's attempt may be taken over now. */
   mayTakeOver: (row: TokenRow) => boolean;
-  /** Whether there is no point in waiting for it any more. */
+  /** Whether waiting for the row's attempt leads nowhere, so that the caller should stop. */
   shouldStopWaiting: (row: TokenRow) => boolean;
 };
 
@@ -85,7 +85,8 @@ export function createWaiting({
       } else if (hasFailed || row.consecutiveFailures > failuresBefore || rowForbidsRefresh(row)) {
         return { kind: "ended", row };
       } else if (attempt !== null) {
-        // The permit was given back unsent, or its process drains. It counts as if there had been no attempt; mostly its owner asks again.
+        // The permit was given back and nothing was sent, or its process shuts down. Treat it as if there had been no attempt: its owner will most
+        // likely ask again.
         attempt = null;
         failuresBefore = row.consecutiveFailures;
         nobodyUntilMs = clock.monotonicMs() + refreshTimes.nobodySendingMs;

@@ -176,7 +176,7 @@ export const guards: readonly Guard[] = [
     caughtBy: contract("databases"),
   },
   {
-    name: "restored database: rows behind their marks are held",
+    name: "restored database: rows behind their marks are suspended",
     file: "src/tokens/refresh.ts",
     find: "return mark === null || mark.generation <= row.generation ? null : await suspend(parts, row, mark);",
     replace: "return mark === undefined ? await suspend(parts, row, row) : null;",
