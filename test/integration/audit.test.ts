@@ -182,8 +182,16 @@ describeWithServices(["postgres"], "the audit over HTTP", () => {
       cursor = page.next_cursor;
     }
     expect(paged).toEqual(ofShop);
-    const refused = await stage.first.api.api("/audit?cursor=made-up");
-    expect([refused.status, refused.body["code"]]).toEqual([400, "invalid_request"]);
+    for (const wrong of [
+      "?cursor=made-up",
+      "?type=made.up",
+      "?since=today",
+      "/verify?heads=p1:1:mac",
+      "/export?limit=5",
+    ]) {
+      const refused = await stage.first.api.api(`/audit${wrong}`);
+      expect([wrong, refused.status, refused.body["code"]]).toEqual([wrong, 400, "invalid_request"]);
+    }
   });
 
   it("counts who reads a token, by caller, connection and result, and requests without a valid key", async () => {

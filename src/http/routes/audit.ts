@@ -42,9 +42,12 @@ const filters = {
   ),
 };
 
+/** No HEAD: it would do all of the work for an answer without a body. */
+const streams = { exposeHeadRoute: false };
+
 /** 16 KiB of headers, which Node allows, hold this many. */
 const mostHeads = 100;
-const headShape = /^([0-9A-Za-z-]{1,64}):(\d{1,15}):([\w.-]{1,128})$/;
+const headShape = /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):(\d{1,15}):([\w.-]{1,128})$/;
 
 /** `/audit`: who did what, as it was written. Reading it is written, too. */
 export async function auditReadingRoutes(app: ApiScope, { audit, clock }: AuditRoutesOptions): Promise<void> {
@@ -69,13 +72,16 @@ export async function auditReadingRoutes(app: ApiScope, { audit, clock }: AuditR
     summary: "All of it, oldest first, as JSON lines",
     description: "One entry a line, as the items of `GET /audit`. An answer that breaks off is not complete.",
     tags,
-    produces: ["application/x-ndjson"],
     querystring: closed(filters),
     response: { 200: jsonLines("Entries, each as an item of GET /audit", auditRowSchema) },
   };
-  app.get("/audit/export", { schema: exported, config: audited("audit.export", "audit") }, async (request, reply) => {
-    return await sendLines(reply, rowLines(audit.export(readFilters(request))));
-  });
+  app.get(
+    "/audit/export",
+    { schema: exported, ...streams, config: audited("audit.export", "audit") },
+    async (request, reply) => {
+      return await sendLines(reply, rowLines(audit.export(readFilters(request))));
+    },
+  );
 
   const verified = {
     operationId: "verifyAudit",
@@ -93,10 +99,14 @@ export async function auditReadingRoutes(app: ApiScope, { audit, clock }: AuditR
     }),
     response: { 200: jsonLines("The progress, and at last the report", verificationSchema) },
   };
-  app.get("/audit/verify", { schema: verified, config: audited("audit.verify", "audit") }, async (request, reply) => {
-    const heads = readHeads(request.query.heads);
-    return await sendLines(reply, verifying(audit, { heads, clock }));
-  });
+  app.get(
+    "/audit/verify",
+    { schema: verified, ...streams, config: audited("audit.verify", "audit") },
+    async (request, reply) => {
+      const heads = readHeads(request.query.heads);
+      return await sendLines(reply, verifying(audit, { heads, clock }));
+    },
+  );
 }
 
 /** For the OpenAPI document: a stream of JSON documents, one a line. */
