@@ -324,7 +324,15 @@ function openEncryption({ core, audit, log, ...parts }: EncryptionParts) {
   const currentKey = createCurrentKey({ ...common, records: resealing.record, unstored, log });
   // The audit verifies its entries, and signs a checkpoint with the new key, before the old one may go.
   const beforeForgetting = async () => void (await audit.checkpoint());
-  const worker = createRotationWorker({ ...common, currentKey, beforeForgetting });
+  const onForgotten = async (ids: readonly string[]) => {
+    for (const name of ids) {
+      const target = { kind: "encryption", name } as const;
+      const actor = { kind: "system", id: null, name: null } as const;
+      const entry = { actor, action: "encryption.forget", target, address: null } as const;
+      await audit.end(await audit.begin(entry, { mustNotFail: true }), { result: "ok" });
+    }
+  };
+  const worker = createRotationWorker({ ...common, currentKey, beforeForgetting, onForgotten });
   return { currentKey, worker, service: createEncryptionService({ ...common, currentKey, worker }) };
 }
 

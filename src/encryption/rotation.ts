@@ -33,7 +33,9 @@ type Options = {
   /** The spool that all replicas share; null: there is none. */
   shared: ResealedSpool | null;
   /** Called when nothing but what does not open is left under another key, before such keys are forgotten. If it throws, that is tried again. */
-  beforeForgetting: (rotation: { targetKey: string }) => Promise<void>;
+  beforeForgetting: () => Promise<void>;
+  /** Called with the ids of keys that were forgotten. */
+  onForgotten: (keyIds: readonly string[]) => Promise<void>;
   clock: Clock;
   onError: (error: unknown) => void;
 };
@@ -86,11 +88,12 @@ export function createRotationWorker(options: Options): RotationWorker {
       if (isClean) await pause(at, `${waitsFor.join(", ")}, where something is still sealed with another key`);
       at = ours(await rotations.nextPass(at.id, self.id));
     }
-    await options.beforeForgetting(at);
+    await options.beforeForgetting();
     const kept = await keysInUse(options, at);
     // failpoint: before keys are forgotten
     const forgotten = await options.known.forget([at.targetKey, ...kept]);
     ours(await rotations.finish(at.id, self.id, forgotten));
+    await options.onForgotten(forgotten);
   };
 
   const pass = async (rotation: RotationRow): Promise<RotationRow> => {

@@ -41,6 +41,7 @@ class Replica {
   readonly keyring = createKeyring(both);
   readonly vault = createTokenVault(this.keyring);
   readonly errors: unknown[] = [];
+  readonly told: string[] = [];
   readonly worker;
   readonly service;
   readonly currentKey;
@@ -79,6 +80,7 @@ class Replica {
       clock: systemClock,
       onError: (error: unknown) => void this.errors.push(error),
       beforeForgetting: async () => {},
+      onForgotten: async (ids: readonly string[]) => void this.told.push(...ids),
     };
     this.worker = createRotationWorker(common);
     this.service = createEncryptionService({ ...common, worker: this.worker });
@@ -231,6 +233,8 @@ async function unsealed(stage: StoreStage): Promise<Columns> {
   return found;
 }
 
+const all = ["access_token_sealed", "refresh_token_sealed", "credentials_sealed", "mac"];
+
 const sumOf = (counts: readonly { seals: number; macs: number }[]) =>
   counts.reduce((sum, { seals, macs }) => sum + seals + macs, 0);
 
@@ -261,6 +265,7 @@ function rotating(open: () => Promise<Database>): void {
     const before = await unsealed(stage);
     const rotation = await replica.rotate();
     expect(rotation).toMatchObject({ targetKey: newKey.id, unopened: [], forgotten: [stageKey.id], waitsFor: null });
+    expect(replica.told).toEqual([stageKey.id]);
     expect(await unsealed(stage)).toEqual(before);
     const status = await replica.service.status(principal);
     const [now, old] = [newKey.id, stageKey.id].map((key) => status.keys.find(({ id }) => id === key));
@@ -355,6 +360,50 @@ function rotating(open: () => Promise<Database>): void {
     await run(stage, "TRUNCATE replicas");
     await replica.beat();
     expect((await replica.rotate()).forgotten).toEqual([stageKey.id]);
+  });
+
+  it("makes nothing good that somebody has moved or made up: each stays, and concerns its own row only", async () => {
+    const clientId = randomUUID();
+    const ofClient = { clientId: "app", scopes: [], patterns: ["*"], ownRedirectUri: true, secretRevision: 0 };
+    const shop = { id: clientId, name: `k-${clientId}`, provider: "own", inputs: {}, secret: null, ...ofClient };
+    await stage.clients.insert(shop);
+    const strange = createTokenVault(createKeyring([{ ...stageKey, key: randomBytes(32) }]));
+    /** What is done to a row by hand, and which of its values are then left under the old key. */
+    const attacks: [sql: string, values: (row: TokenRow) => unknown[], left: string[]][] = [
+      ["access_token_sealed = refresh_token_sealed", () => [], ["access_token_sealed"]],
+      ["generation = generation + 1", () => [], ["access_token_sealed", "refresh_token_sealed"]],
+      ["client_ref = $2::uuid", () => [clientId], all],
+      ['inputs = \'{"region": "us"}\'', () => [], all],
+      ["name = name || '-other'", () => [], all],
+      ['captured = \'{"host": "a.test"}\'', () => [], ["access_token_sealed", "refresh_token_sealed"]],
+      ["credentials_revision = 7", () => [], ["credentials_sealed", "mac"]],
+      ['labels = \'{"tenant": "other"}\'', () => [], ["mac"]],
+      ["scopes = '{admin}'", () => [], ["mac"]],
+      ["mac = NULL", () => [], []],
+      ["mac = $2", (row) => [strange.connections.sign(row)], ["mac"]],
+      ["mac = 'k1.' || repeat('A', 43)", () => [], ["mac"]],
+      ["access_token_sealed = '\\x02026b31'", () => [], ["access_token_sealed"]],
+    ];
+    const rows = [];
+    for (const [sql, values] of attacks) {
+      const row = await connection(stage);
+      await run(stage, `UPDATE connections SET ${sql} WHERE id = $1::uuid`, [row.id, ...values(row)]);
+      rows.push(row);
+    }
+    const before = await Promise.all(rows.map(async ({ id }) => await stage.columns(id)));
+    const good = await connection(stage);
+    const { unopened, forgotten } = await replica.rotate();
+    expect(forgotten).toEqual([]);
+    for (const [at, [sql, , left]] of attacks.entries()) {
+      const id = rows[at]?.id ?? "";
+      const named = unopened.filter((one) => one.id === id).map(({ column }) => column);
+      expect(named.sort(), sql).toEqual([...left].sort());
+      const now = await stage.columns(id);
+      for (const column of left) expect(now[column], sql).toEqual(before[at]?.[column]);
+      expect(now["mac"] === null, sql).toBe(sql === "mac = NULL");
+    }
+    expect(unopened.filter(({ id }) => id === good.id)).toEqual([]);
+    expect(() => replica.vault.connections.check(good)).not.toThrow();
   });
 
   it("goes on at another replica where the first one stopped, and the first one cannot go on beside it", async () => {

@@ -1,7 +1,7 @@
 import { Type } from "typebox";
 import type { EncryptionService } from "../../encryption/service.ts";
 import { encryptionSchema, rotationSchema } from "../admin-answers.ts";
-import { audited } from "../audit.ts";
+import { audited, noteInAudit } from "../audit.ts";
 import { principalOf } from "../auth.ts";
 import { type ApiScope, requestBody } from "../schemas.ts";
 import { viewEncryption, viewRotation } from "../views.ts";
@@ -66,6 +66,7 @@ export async function encryptionRoutes(app: ApiScope, { encryption }: Encryption
     async (request, reply) => {
       const { abandon_spool: abandoned = [] } = request.body;
       const rotation = await encryption.rotate(principalOf(request), abandoned);
+      noteInAudit(request, { name: rotation.targetKey, detail: { abandoned_spools: abandoned } });
       return await reply.code(202).send(viewRotation(rotation));
     },
   );
