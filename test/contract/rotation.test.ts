@@ -233,7 +233,7 @@ async function unsealed(stage: StoreStage): Promise<Columns> {
   return found;
 }
 
-const all = ["access_token_sealed", "refresh_token_sealed", "credentials_sealed", "mac"];
+const whole = ["access_token_sealed", "refresh_token_sealed", "credentials_sealed", "mac"];
 
 const sumOf = (counts: readonly { seals: number; macs: number }[]) =>
   counts.reduce((sum, { seals, macs }) => sum + seals + macs, 0);
@@ -372,9 +372,9 @@ function rotating(open: () => Promise<Database>): void {
     const attacks: [sql: string, values: (row: TokenRow) => unknown[], left: string[]][] = [
       ["access_token_sealed = refresh_token_sealed", () => [], ["access_token_sealed"]],
       ["generation = generation + 1", () => [], ["access_token_sealed", "refresh_token_sealed"]],
-      ["client_ref = $2::uuid", () => [clientId], all],
-      ['inputs = \'{"region": "us"}\'', () => [], all],
-      ["name = name || '-other'", () => [], all],
+      ["client_ref = $2::uuid", () => [clientId], whole],
+      ['inputs = \'{"region": "us"}\'', () => [], whole],
+      ["name = name || '-other'", () => [], whole],
       ['captured = \'{"host": "a.test"}\'', () => [], ["access_token_sealed", "refresh_token_sealed"]],
       ["credentials_revision = 7", () => [], ["credentials_sealed", "mac"]],
       ['labels = \'{"tenant": "other"}\'', () => [], ["mac"]],
