@@ -58,8 +58,8 @@ export const row: Row = {
 
     for (const broker of brokers) broker.setFailpoints({ "rows moved": { action: "delay", delayMs } });
     const begunMs = performance.now();
-    const { status } = await stage.first.api.api("/encryption/rotate", { method: "POST", body: {} });
-    if (status !== 202) failures.push(`the rotation was answered with ${status}`);
+    const begin = async () => await stage.first.api.api("/encryption/rotate", { method: "POST", body: {} });
+    await until("the rotation is begun", async () => (await begin()).status === 202, seldom);
     for (let kill = 1; kill <= kills; kill++) {
       const moved = Math.floor(((kill - 0.5 + random() / 2) / (kills + 1)) * dormant);
       await until(`${moved} rows are moved`, async () => (await progress(databaseUrl)).moved >= moved, { everyMs: 50 });

@@ -47,6 +47,17 @@ describe("the record of an answer", () => {
     expect(() => openRecord(other, sealed, record)).toThrow();
   });
 
+  it("kept under a key from before opens with its tokens under the current one, those of records in it, too", () => {
+    const record = { ...answerRecord(row), other: answerRecord(row), further: [answerRecord(row)] };
+    const next = { id: "k2", key: Buffer.from(key.toReversed()) };
+    const rotated = createTokenVault(createKeyring([next, { id: "k1", key }]));
+    const opened = openRecord(rotated, sealRecord(vault, record), record);
+    const alone = createTokenVault(createKeyring([next]));
+    for (const one of [opened, opened.other, opened.further?.[0]]) {
+      expect(one && openTokens(alone, one)).toEqual({ accessToken: "a2", refreshToken: "second" });
+    }
+  });
+
   it("that was tampered with does not open", () => {
     const record = answerRecord(row);
     const sealed = sealRecord(vault, record);
