@@ -96,7 +96,7 @@ function upgrading(kind: string, prepare: () => Promise<Subject>): void {
       await provider.start();
       subject = await prepare();
       await subject.on(async (run) => {
-        await run("DROP SCHEMA public CASCADE");
+        await run("DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS audit CASCADE");
         await run("CREATE SCHEMA public");
         await run(dump.sql);
         await run("SET search_path = public");
