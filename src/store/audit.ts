@@ -147,9 +147,10 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
             : Sql.sql`at <= ${after.at}::timestamptz AND (at, process, seq) < (${after.at}::timestamptz, ${after.process}::uuid, ${after.seq}::bigint)`),
       ].filter((condition) => condition instanceof Sql.Sql);
       const where = conditions.length === 0 ? Sql.empty : Sql.sql`WHERE ${Sql.join(conditions, " AND ")}`;
-      const order = Sql.raw(oldestFirst ? "at, process, seq" : "at DESC, process DESC, seq DESC");
+      // By the columns, not by what they are selected as: an index has their order.
+      const order = Sql.raw(oldestFirst ? "e.at, e.process, e.seq" : "e.at DESC, e.process DESC, e.seq DESC");
       return await prisma.$queryRaw<ChainedEntry[]>`
-        SELECT ${selectList(entryColumns)} FROM audit.entries ${where} ORDER BY ${order} LIMIT ${limit}::int`;
+        SELECT ${selectList(entryColumns)} FROM audit.entries e ${where} ORDER BY ${order} LIMIT ${limit}::int`;
     },
 
     /** The ids of all chains that have rows. */
@@ -162,8 +163,8 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
     /** Rows of a chain by number, from this one on. A number may be there twice. */
     async chain(process: string, { from, limit }: { from: number; limit: number }): Promise<ChainedEntry[]> {
       return await prisma.$queryRaw<ChainedEntry[]>`
-        SELECT ${selectList(entryColumns)} FROM audit.entries WHERE process = ${process}::uuid AND seq >= ${from}::bigint
-        ORDER BY seq, at, mac LIMIT ${limit}::int`;
+        SELECT ${selectList(entryColumns)} FROM audit.entries e WHERE process = ${process}::uuid AND seq >= ${from}::bigint
+        ORDER BY e.seq, e.at, e.mac LIMIT ${limit}::int`;
     },
 
     /** What says something about other chains. */

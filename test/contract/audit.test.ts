@@ -5,6 +5,7 @@ import { useEmbedded } from "../support/services/embedded.ts";
 import { describeWithServices, useDatabase, useRole } from "../support/services/index.ts";
 import { auditEntries } from "./audit/entries.ts";
 import { auditOutages } from "./audit/outages.ts";
+import { auditPlans } from "./audit/plans.ts";
 import { auditProofs } from "./audit/proofs.ts";
 import { auditRetention } from "./audit/retention.ts";
 import { AuditStage } from "./audit/stage.ts";
@@ -31,7 +32,7 @@ describeWithServices(["postgres"], "on Postgres", () => {
     return new AuditStage({ ...database, close }, { sql, hasRoles: true });
   };
   const outages: Suite = (stage) => auditOutages(stage, { owner: () => client, losses: () => health.losses() });
-  onDatabase(open, [outages]);
+  onDatabase(open, [outages, auditPlans]);
 });
 
 type Suite = (stage: () => AuditStage) => void;
@@ -43,5 +44,6 @@ function onDatabase(open: () => Promise<AuditStage>, more: readonly Suite[] = []
     await stage.empty();
     await stage.database.close();
   });
-  for (const suite of [auditEntries, auditProofs, auditRetention, ...more]) suite(() => stage);
+  const suites: readonly Suite[] = [auditEntries, auditProofs, auditRetention, ...more];
+  for (const suite of suites) describe(suite.name, () => suite(() => stage));
 }
