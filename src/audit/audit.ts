@@ -25,7 +25,7 @@ type Options = {
   store: AuditStore;
   /** The folder of the journal. */
   folder: string;
-  keyring: Pick<Keyring, "sign" | "verify">;
+  keyring: Pick<Keyring, "sign" | "verify" | "seal" | "open">;
   /** This replica, and the version that it runs. */
   self: { replica: string; name: string; version: string };
   /** The id of this process's chain, new at each start. */

@@ -1,11 +1,12 @@
 import { type FileHandle, mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Keyring } from "../vault/keyring.ts";
+import { openedOrNull } from "../errors.ts";
+import type { Keyring, Place } from "../vault/keyring.ts";
 import type { Draft, Outcome } from "./entries.ts";
 
 /**
- * The entries that the database does not have yet, as lines of files in DATA_DIR. A line has a MAC, so that nobody who can write the folder
- * adds an entry. Entries hold no secrets, so a line is not sealed.
+ * The entries that the database does not have yet, as lines of files in DATA_DIR. A line is sealed: nobody who can write the folder adds an
+ * entry, and nobody reads there what somebody has sent by mistake, such as a key in place of a name, before `end` takes it away.
  */
 export type Journal = {
   /** Resolves when the line would outlive this machine. Lines of the same moment share one fsync. @throws when the disk does not take it */
@@ -34,7 +35,7 @@ export type Leftover = {
 type Options = {
   folder: string;
   process: string;
-  keyring: Pick<Keyring, "sign" | "verify">;
+  keyring: Pick<Keyring, "seal" | "open">;
   /** Lines of a file do not prove that this broker has written them. They were put aside. */
   onRejected: (rejected: { file: string; lines: number }) => void;
   /** What cannot be read or removed. It is tried again at the next start. */
@@ -44,7 +45,7 @@ type Options = {
 /** `ids`: entries that have lines in it and are not done. */
 type Segment = { path: string; ids: Set<string>; bytes: number; file: FileHandle | null };
 
-const purpose = "audit journal";
+const place: Place = { table: "audit journal", row: "", column: "line", revision: 0 };
 const ending = ".journal";
 /** A file that has grown to this is followed by the next one, so that it can be removed. */
 const fullBytes = 256 * 1024;
@@ -108,17 +109,13 @@ export function createJournal({ folder, process, keyring, onRejected, onError }:
     removing.add(removal);
   };
 
-  const seal = (line: JournalLine): string => {
-    const json = JSON.stringify(line);
-    return `${keyring.sign(purpose, json)} ${json}\n`;
-  };
+  const seal = (line: JournalLine): string =>
+    `${Buffer.from(keyring.seal(JSON.stringify(line), place)).toString("base64")}\n`;
 
   /** Null: this broker has not written it. */
   const unseal = (text: string): JournalLine | null => {
-    const space = text.indexOf(" ");
-    const [mac, json] = [text.slice(0, space), text.slice(space + 1)];
-    if (space < 0 || keyring.verify(purpose, json, mac) !== "authentic") return null;
-    return JSON.parse(json) as JournalLine;
+    const json = openedOrNull(() => keyring.open(Buffer.from(text, "base64"), place));
+    return json === null ? null : (JSON.parse(json) as JournalLine);
   };
 
   /** The valid lines of a file that an ended process has left. */

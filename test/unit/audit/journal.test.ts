@@ -29,6 +29,7 @@ const draft = (name: string, atMs = 1) =>
   draftOf({ actor: { kind: "key", id: name, name: null }, action: "keys.create", target: null, address: null }, atMs);
 const begin = async (journal: Journal, id: string, atMs = 1) =>
   await journal.append({ kind: "begun", id, draft: draft(id, atMs) });
+const base64 = (record: Uint8Array) => Buffer.from(record).toString("base64");
 const files = () => readdirSync(folder).sort();
 const only = () => join(folder, files()[0] ?? "");
 
@@ -77,6 +78,7 @@ test("a last line that was never finished counts as never written, and those bef
     writeFileSync(only(), text.slice(0, -cut));
     expect((await open("p2").takeOver()).map(({ id }) => id)).toEqual(["a"]);
   }
+  expect(text).not.toContain("keys.create");
   expect([rejected, errors]).toEqual([[], []]);
 });
 
@@ -85,11 +87,12 @@ test("a line that this broker has not written is put aside and told; the lines a
   await begin(journal, "a");
   const forger = createKeyring([{ id: "k1", key: randomBytes(32) }]);
   const json = JSON.stringify({ kind: "begun", id: "forged", draft: draft("mallory") });
+  const place = { table: "audit journal", row: "", column: "line", revision: 0 };
   const [line = ""] = readFileSync(only(), "utf8").split("\n");
   const forged = [
-    `${forger.sign("audit journal", json)} ${json}`,
-    line.replace('"id":"a"', '"id":"b"'),
-    `${keyring.sign("another purpose", json)} ${json}`,
+    base64(forger.seal(json, place)),
+    base64(Buffer.from(line, "base64").fill(7, 80, 90)),
+    base64(keyring.seal(json, { ...place, table: "connections" })),
     json,
     "",
   ];
