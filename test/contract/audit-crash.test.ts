@@ -32,6 +32,7 @@ async function killOne(args: readonly string[]): Promise<Said> {
     if (flushes >= 2 && said.begun.size > said.ended.size + 2) child.kill("SIGKILL");
   }
   await ended;
+  expect(child.signalCode).toBe("SIGKILL");
   return said;
 }
 

@@ -9,7 +9,16 @@ import { createKeyring } from "../../../src/vault/keyring.ts";
 
 /** Reads and changes as fast as it can until it is killed, and says what it knows to be durable, each on a line. */
 const [databaseUrl = "", migrationUrl = "", folder = "", key = "", round = ""] = process.argv.slice(2);
-const say = (...words: (string | number)[]) => void writeSync(1, `${words.join(" ")}\n`);
+const say = (...words: (string | number)[]): void => {
+  const line = Buffer.from(`${words.join(" ")}\n`);
+  for (let from = 0; from < line.length;) {
+    try {
+      from += writeSync(1, line, from);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error; // the pipe is full
+    }
+  }
+};
 const caller = { kind: "key", id: "k", name: "n" } as const;
 let counted = 0;
 
