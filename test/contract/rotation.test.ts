@@ -483,11 +483,19 @@ function rotating(open: () => Promise<Database>): void {
     expect((await replica.rotate()).forgotten).toEqual([stageKey.id]);
   });
 
-  it("one that stopped in order with an empty spool keeps nothing in use", async () => {
+  it("one that stopped in order keeps in use what its spool holds, and nothing else", async () => {
     const gone = new Replica(stage);
     const ids = ["k1", newKey.id];
     await gone.replicas.beat({ ...gone.self, heardAt: null, keys: { ids, current: "k1", held: ["k1"] } });
+    await gone.replicas.leave(gone.self.id, ["k1"]);
+    expect((await replica.rotate()).forgotten).toEqual([]);
     await gone.replicas.leave(gone.self.id, []);
+    replica = new Replica(stage);
+    await replica.beat();
+    await run(stage, "DELETE FROM replicas WHERE id <> ALL(ARRAY[$1::uuid, $2::uuid])", [
+      gone.self.id,
+      replica.self.id,
+    ]);
     expect((await replica.rotate()).forgotten).toEqual([stageKey.id]);
   });
 
