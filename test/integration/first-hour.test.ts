@@ -375,14 +375,6 @@ describeWithServices(["postgres", "redis"], "Postgres", () => {
     expect(broker.stderr).toBe("");
   });
 
-  it("that resets the connection is told as one that closes it", async () => {
-    const isFasterThanEnd = talking((socket) => void socket.resetAndDestroy());
-    const { lines } = await redisAt(redis(await portOf(isFasterThanEnd)));
-    expect(lines).toEqual([
-      expect.stringMatching(/^Redis is away: it closes the connection at once; correct the port/),
-    ]);
-  });
-
   it("that goes and comes back is told once each, without a stack", async () => {
     await using proxy = await startFaultProxy(await useDatabase());
     const { lines, log } = keptLog();
