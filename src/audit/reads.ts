@@ -2,9 +2,11 @@ import type { ReadCount } from "../store/audit.ts";
 import { auditTimes } from "../time.ts";
 import { type Actor, type Audit, clean } from "./entries.ts";
 
+const countedActions = ["tokens.read", "keys.refused"] as const;
+
 /** What is counted. `connection` null: unknown, or not allowed. */
 export type Countable = {
-  action: "tokens.read" | "keys.refused";
+  action: (typeof countedActions)[number];
   actor: Actor;
   connection: string | null;
   result: string;
@@ -81,6 +83,11 @@ export function createCounters(
     countRefused: () =>
       counts.add({ action: "keys.refused", actor: nobody, connection: null, result: "unauthenticated" }, wallMs()),
   };
+}
+
+/** Whether counts of the database are of an action that is counted. */
+export function isCount({ action }: Pick<ReadCount, "action">): boolean {
+  return countedActions.some((each) => each === action);
 }
 
 /** Adds up what is of the same minute, caller, connection and result. */

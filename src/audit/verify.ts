@@ -24,8 +24,10 @@ type Walk = {
   faults: AuditFault[];
   /** The last row. */
   last: ChainedEntry | null;
-  /** The last row before the first fault. */
-  lastGood: { seq: number; hash: Uint8Array } | null;
+  /** The number of the last row before the first fault. */
+  soundTo: number;
+  /** The last row before the first fault that a key or a checkpoint proves, its hash as hexadecimal digits: what a new checkpoint may name. */
+  lastProven: { seq: number; hash: string } | null;
   /** The highest number with a MAC of a key that is here: it proves all before it, as far as their hashes fit. */
   provenTo: number;
   /** The first and the last number with a MAC of a key that is not here. */
@@ -100,7 +102,8 @@ export function createVerifier({ store, keyring, process: ownProcess, retentionD
       anchor,
       faults: [],
       last: null,
-      lastGood: anchor,
+      soundTo: anchor?.seq ?? 0,
+      lastProven: null,
       provenTo: 0,
       keyless: null,
       named: new Map(),
@@ -109,7 +112,15 @@ export function createVerifier({ store, keyring, process: ownProcess, retentionD
       if (walk.faults.length < mostFaults) walk.faults.push({ kind, process, from, to });
     };
     if (anchor !== null) {
-      if (judge(anchor, keyring) === "forged") fault("changed", anchor.seq);
+      const authenticity = judge(anchor, keyring);
+      if (authenticity === "forged") fault("changed", anchor.seq);
+      // Whoever owns the database can write down a key that nobody has: then a later row or a checkpoint must prove the anchor.
+      if (authenticity === "unknown_key") walk.keyless = { from: anchor.seq, to: anchor.seq };
+      if (authenticity === "authentic") {
+        walk.provenTo = anchor.seq;
+        walk.lastProven = { seq: anchor.seq, hash: hexOf(anchor) };
+      }
+      if (wanted.has(anchor.seq)) walk.named.set(anchor.seq, { mac: anchor.mac, hash: hexOf(anchor) });
       const kept = new Date(clock.wallMs());
       kept.setUTCDate(kept.getUTCDate() - retentionDays);
       if (anchor.at > kept) fault("pruned_too_young", 1, anchor.seq);
@@ -143,11 +154,14 @@ export function createVerifier({ store, keyring, process: ownProcess, retentionD
           walk.keyless = { from: walk.keyless?.from ?? row.seq, to: row.seq };
         }
         if (wanted.has(row.seq) && (isGood || !walk.named.has(row.seq))) {
-          walk.named.set(row.seq, { mac: row.mac, hash: Buffer.from(row.hash).toString("hex") });
+          walk.named.set(row.seq, { mac: row.mac, hash: hexOf(row) });
         }
         if (!isRepeated) beforeThat = before;
         if (!isRepeated || isGood) before = row.hash;
-        if (walk.faults.length === 0) walk.lastGood = row;
+        if (walk.faults.length === 0) {
+          walk.soundTo = row.seq;
+          if (authenticity === "authentic") walk.lastProven = { seq: row.seq, hash: hexOf(row) };
+        }
         expected = Math.max(expected, row.seq + 1);
         walk.last = row;
       }
@@ -214,6 +228,7 @@ function proveByCheckpoints(walks: ReadonlyMap<string, Walk>, checkpoints: reado
         const walk = walks.get(place.process);
         if (walk?.named.get(place.seq)?.hash !== place.hash || walk.provenTo >= place.seq) continue;
         walk.provenTo = place.seq;
+        if (place.seq <= walk.soundTo) walk.lastProven = { seq: place.seq, hash: place.hash };
         isProgress = true;
       }
     }
@@ -246,7 +261,11 @@ function missedHead(walk: Walk | undefined, { process, seq, mac }: Head): AuditF
   return proof === mac || isTold ? null : { kind: "changed", process, from: seq, to: seq };
 }
 
-/** What a checkpoint may say of a chain: up to the row before its first fault. */
-function placeOf({ process, lastGood }: Walk): ProvenPlace[] {
-  return lastGood === null ? [] : [{ process, seq: lastGood.seq, hash: Buffer.from(lastGood.hash).toString("hex") }];
+/** What a checkpoint may say of a chain: nothing of rows that are not proven, since from then on it would prove them. */
+function placeOf({ process, lastProven }: Walk): ProvenPlace[] {
+  return lastProven === null ? [] : [{ process, ...lastProven }];
+}
+
+function hexOf({ hash }: Pick<ChainLink, "hash">): string {
+  return Buffer.from(hash).toString("hex");
 }

@@ -4,7 +4,7 @@ import type { Keyring } from "../vault/keyring.ts";
 import { type ChainEnd, chainTo, emptyChain } from "./chain.ts";
 import { contentOf, type Head } from "./entries.ts";
 import type { Journal, Leftover } from "./journal.ts";
-import { createReadCounts, summed } from "./reads.ts";
+import { createReadCounts, isCount, summed } from "./reads.ts";
 
 /** An entry that has come to its end and waits for the database. `id`: of its lines in the journal. */
 export type Waiting = { id: string; content: EntryContent; onWritten: (seq: number) => void };
@@ -57,7 +57,7 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
     await writeEntries();
     const minute = Math.floor(clock.wallMs() / auditTimes.minuteMs);
     const isOver = minute !== summedMinute;
-    if (isOver || isDue("counts", auditTimes.countsMs)) await writeCounts();
+    if (isDue("counts", auditTimes.countsMs) || isOver) await writeCounts();
     if (isOver) {
       await sumUp(new Date(minute * auditTimes.minuteMs));
       summedMinute = minute;
@@ -172,15 +172,15 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
     const others = new Date(clock.wallMs() - auditTimes.strayCountsMs);
     await append({}, async (transaction) => {
       const taken = await transaction.takeCounts(process, { own, others });
-      return summed(taken).map(entryOf);
+      // No key protects that table: what is signed here must not look like a change that somebody has made.
+      return summed(taken.filter(isCount)).map(entryOf);
     });
   };
 
   const maintain = async (): Promise<void> => {
     try {
-      let removed;
-      do removed = await store.maintain();
-      while (removed > 0);
+      // One batch a turn: entries and counts must not wait until all of them are removed.
+      if ((await store.maintain()) > 0) dueMs.maintenance = clock.monotonicMs();
     } catch (error) {
       dueMs.maintenance = clock.monotonicMs() + auditTimes.maintainAgainMs;
       throw error;
@@ -195,6 +195,8 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
   return {
     counts,
     turn,
+    /** Until counts are due. */
+    restMs: () => Math.max(0, dueMs.counts - clock.monotonicMs()),
     add: (entry: Waiting) => void waiting.push(entry),
     /** For an entry that waits for its first try. False: it is being written, or was. */
     takeBack(entry: Waiting): boolean {

@@ -78,7 +78,9 @@ export function createEncryptionService(options: Options) {
   const rotation = async (principal: Principal): Promise<RotationStatus | null> => {
     const row = await rotations.newest();
     if (row === null) return null;
-    const isShown = (table: string, name: string) => table !== "connections" || mayUse(principal, publicName(name));
+    // In other tables, too, such as that of user codes, it is the connection's name.
+    const isShown = (table: string, name: string) =>
+      table === "clients" || table === "api_keys" || mayUse(principal, publicName(name));
     const unopened = (row.unopened as Unopened[]).map(({ table, id, name, column, keyId }) => {
       return { table, id, name: name !== null && isShown(table, name) ? name : null, column, keyId };
     });

@@ -176,6 +176,15 @@ export function auditEntries(stage: () => AuditStage): void {
     expect(await audit.query("SELECT 1 AS one FROM audit.open_reads")).toEqual([]);
   });
 
+  it("nobody who can write counts gets an entry of a change signed", async () => {
+    await audit.sql(`INSERT INTO audit.open_reads VALUES
+      (1, '2026-11-20T12:00Z', gen_random_uuid(), 'keys.create', 'key', 'k', 'n', 'c', 'ok', 1, '2026-11-20T12:00:01Z', '2026-11-20T12:00:02Z')`);
+    const process = await audit.start();
+    await until("the counts are taken", async () => (await audit.query("SELECT 1 FROM audit.open_reads")).length === 0);
+    await audit.write(process, "clients.create");
+    expect(await audit.actions(process)).toEqual(["system.start", "clients.create"]);
+  });
+
   it("what ended processes have left in DATA_DIR is written by the next one, once: also where they were killed right after the INSERT", async () => {
     let isKilled = false;
     const first = await audit.start({

@@ -70,6 +70,19 @@ const attacks: Record<string, Attack> = {
       INSERT INTO audit.anchors SELECT process, seq, at - interval '500 days', hash, mac FROM gone WHERE seq = 3`,
     found: [{ kind: "changed", from: 3, to: 3 }],
   },
+  "a chain that was removed, with an anchor under a key that nobody has in its place": {
+    sql: `WITH gone AS (DELETE FROM audit.entries WHERE ${ofVictim} RETURNING *)
+      INSERT INTO audit.anchors SELECT process, seq, at - interval '500 days', hash, 'gone.' || split_part(mac, '.', 2) FROM gone WHERE seq = 7`,
+    found: [
+      { kind: "unproven", from: 7, to: 7 },
+      { kind: "changed", from: 7, to: 7 },
+    ],
+  },
+  "a chain that was removed, with such an anchor behind its end": {
+    sql: `WITH gone AS (DELETE FROM audit.entries WHERE ${ofVictim} RETURNING *)
+      INSERT INTO audit.anchors SELECT process, seq + 1, at - interval '500 days', hash, 'gone.mac' FROM gone WHERE seq = 7`,
+    found: [{ kind: "unproven", from: 8, to: 8 }],
+  },
   "a tail that was cut off": {
     sql: `DELETE FROM audit.entries WHERE seq > 5 AND ${ofVictim}`,
     found: [{ kind: "tail_missing", from: 6, to: 7 }],
@@ -221,6 +234,19 @@ export function auditProofs(stage: () => AuditStage): void {
         { kind: "changed", from: 4, to: 4 },
         { kind: "unproven", from: 4, to: 7 },
       ]);
+    });
+
+    it("a checkpoint does not prove rows that nothing has proven before it", async () => {
+      const { victim } = await twoChains();
+      const seven = (await audit.store.chain(victim.id, { from: 7, limit: 1 }))[0] as ChainedEntry;
+      const end = { process: victim.id, seq: 7, hash: seven.hash, mac: seven.mac };
+      const forged = chainTo(end, [{ ...seven, action: "keys.create" }], createKeyring([keyOf("gone")]));
+      await audit.store.write(victim.id, async (transaction) => await transaction.insert(forged));
+      const second = keyOf("k2");
+      const rotating = await audit.start({ keyring: createKeyring([second, audit.key]) });
+      expect(await rotating.audit.checkpoint()).toMatchObject({ ok: false });
+      const last = await audit.start({ keyring: createKeyring([second]) });
+      expect(faultsOf(await last.audit.verify([]), victim)).toEqual([{ kind: "unproven", from: 8, to: 8 }]);
     });
 
     it("says whether the database itself refuses the broker to change entries", async () => {

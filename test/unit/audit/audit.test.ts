@@ -22,13 +22,15 @@ const entry: NewEntry = {
 };
 
 /** A process with a database that takes what is written, or does not answer, or fails; and a disk that works or does not. */
-async function start({ disk = true, mostWaiting = 20_000 } = {}) {
+async function start({ disk = true, mostWaiting = 20_000, batches = 0 } = {}) {
   const { path } = await temporaryFolder("audit");
   const folder = join(path, "audit");
   if (!disk) writeFileSync(folder, "in the way");
   const rows: ChainedEntry[] = [];
   const counts: number[] = [];
   const database: { does: "answer" | "hang" | "fail" } = { does: "answer" };
+  /** How many batches of old entries are left to remove. */
+  const maintenance = { batches };
   const transaction: AuditTransaction = {
     has: async () => false,
     insert: async (given) => void rows.push(...given),
@@ -43,7 +45,7 @@ async function start({ disk = true, mostWaiting = 20_000 } = {}) {
       return await work(transaction);
     },
     newestSeq: async () => 0,
-    maintain: async () => 0,
+    maintain: async () => (maintenance.batches === 0 ? 0 : maintenance.batches--),
   } as unknown as AuditStore;
   const clock = manualClock();
   const troubles: unknown[] = [];
@@ -68,7 +70,7 @@ async function start({ disk = true, mostWaiting = 20_000 } = {}) {
   await until("the first row is written", () => rows.length === 1);
   /** The disk works again. */
   const repair = () => rmSync(folder);
-  return { audit, rows, counts, database, clock, troubles, folder, repair };
+  return { audit, rows, counts, maintenance, database, clock, troubles, folder, repair };
 }
 
 /** What comes of it, the code of an error included, while the clock passes. */
@@ -169,4 +171,28 @@ test("at an orderly end while the database is away, entries and counts stay in D
       ["tokens.read", 5, "ok"],
     ]),
   );
+});
+
+test("counts of reads are written every 4 s, also where an entry is written in between", async () => {
+  const { audit, counts, rows, clock } = await start();
+  const read = () => audit.countRead({ actor: entry.actor, connection: "c", result: "ok" });
+  read();
+  while (counts.length === 0) await clock.pass(100);
+  read();
+  await clock.pass(auditTimes.countsMs - 200);
+  await audit.end(await audit.begin(entry), { result: "ok" });
+  await until("the entry is written", () => rows.length === 2);
+  expect(counts).toHaveLength(1);
+  await clock.pass(300);
+  expect(counts).toHaveLength(2);
+});
+
+test("old entries are removed one batch at a time, and others are written in between", async () => {
+  const { audit, rows, clock, maintenance } = await start({ batches: 3 });
+  expect(maintenance.batches).toBe(2);
+  await audit.end(await audit.begin(entry), { result: "ok" });
+  await until("the entry is written", () => rows.length === 2);
+  expect(maintenance.batches).toBe(1);
+  await clock.pass(auditTimes.countsMs);
+  expect(maintenance.batches).toBe(0);
 });
