@@ -3,7 +3,7 @@ import type { ResignedMarks } from "../coordination/marks.ts";
 import type { ResealedSpool } from "../coordination/spool.ts";
 import { BrokerError } from "../errors.ts";
 import { publicName } from "../text.ts";
-import { mayUse, type Principal } from "../services/principal.ts";
+import { coversAll, mayUse, type Principal } from "../services/principal.ts";
 import type { EncryptionKeys, Instance, Replicas } from "../store/replicas.ts";
 import type { RotationRow, Rotations } from "../store/rotations.ts";
 import type { SealedRows, SealedTableName } from "../store/sealed-rows.ts";
@@ -112,9 +112,15 @@ export function createEncryptionService(options: Options) {
 
     /**
      * Begins a rotation to the first key of ENCRYPTION_KEYS, or says how far it is.
-     * @throws BrokerError `conflict` where replicas do not all seal with that key; `not_found` for an instance to abandon that is not known
+     * @throws BrokerError `forbidden` for instances to abandon by a principal that does not cover all connections; `conflict` where replicas do
+     * not all seal with that key; `not_found` for an instance to abandon that is not known
      */
     async rotate(principal: Principal, abandoned: readonly string[]): Promise<RotationStatus> {
+      if (abandoned.length > 0 && !coversAll(principal)) {
+        const detail =
+          "abandon_spool: only for a key whose patterns cover *; answers for any connection may wait there.";
+        throw new BrokerError("forbidden", detail);
+      }
       requireOneKey(keyring, await instances());
       for (const instance of abandoned) await abandon(instance);
       await rotations.begin({ id: randomUUID(), targetKey: keyring.current(), by: principal.keyId });
@@ -211,6 +217,10 @@ function statusOf(id: string, { keyring, instances, rotation, uses }: Of): KeySt
   if (spooled) reasons.push(`${spooled} answers in Redis wait to be stored`);
   for (const instance of holding.filter(({ isPresent }) => !isPresent || !isCurrent)) {
     reasons.push(whyInstance(instance));
+  }
+  // Entries of the audit are counted by nobody: the rotation that forgets a key proves them under another one.
+  if (reasons.length === 0 && uses.named.includes(id)) {
+    reasons.push("the database names it until a rotation has ended: freshet encryption rotate");
   }
   return {
     id,

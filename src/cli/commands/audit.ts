@@ -192,7 +192,8 @@ async function readHeads({ terminal }: Session, file: string): Promise<string[]>
   const newest = new Map<string, Head>();
   const take = (line: string) => {
     const head = headIn(line);
-    if (head !== null && head.seq > (newest.get(head.process)?.seq ?? 0)) newest.set(head.process, head);
+    if (head !== null && isOfBroker(head) && head.seq > (newest.get(head.process)?.seq ?? 0))
+      newest.set(head.process, head);
   };
   if (file === "-") for (const line of (await terminal.readStdin()).split("\n")) take(line);
   else for await (const line of linesOf(file)) take(line);
@@ -208,6 +209,12 @@ async function* linesOf(file: string): AsyncGenerator<string> {
 }
 
 type Head = { process: string; seq: number; mac: string };
+
+/** Anybody may have made a log write something like a head. The broker refuses a question with one that it cannot have written. */
+function isOfBroker({ process, seq, mac }: Head): boolean {
+  const isId = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(process);
+  return isId && Number.isInteger(seq) && seq < 1e15 && /^[\w.-]{1,128}$/.test(mac);
+}
 
 const marker = "audit_head";
 

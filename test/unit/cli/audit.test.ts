@@ -133,8 +133,14 @@ describe("freshet audit verify", () => {
   });
 
   test("names the newest head of each process, a hundred at a time, and joins what the parts have found", async () => {
-    const processes = Array.from({ length: 250 }, (_, index) => `p${index}`);
-    const log = ["not JSON", ...processes.map((each) => line(each, 2)), line("p0", 5), line("p0", 4)];
+    const processes = Array.from(
+      { length: 250 },
+      (_, index) => `0190f6a0-0000-4000-8000-${`${index}`.padStart(12, "0")}`,
+    );
+    const [first = "", second = ""] = processes;
+    // What no broker can have written would make the broker refuse the question.
+    const foreign = [line("p0", 9), line(`${first},`, 9), line(first, 9.5), line(first, 1e15), line(second, -1)];
+    const log = ["not JSON", ...foreign, ...processes.map((each) => line(each, 2)), line(first, 5), line(first, 4)];
     await using broker = await startStubBroker({
       "GET /audit/verify": [
         { raw: lines(report({ ok: false, faults: [fault("p1"), fault("all")] })) },
@@ -146,7 +152,7 @@ describe("freshet audit verify", () => {
     const { exitCode, out } = await run(given, { env: { FRESHET_URL: broker.url } });
     const asked = broker.requests.map(({ query }) => query["heads"]?.split(",") ?? []);
     expect(asked.map(({ length }) => length)).toEqual([100, 100, 50]);
-    expect(asked[0]?.slice(0, 2)).toEqual(["p0:5:k1.p0-5", "p1:2:k1.p1-2"]);
+    expect(asked[0]?.slice(0, 2)).toEqual([`${first}:5:k1.${first}-5`, `${second}:2:k1.${second}-2`]);
     expect([exitCode, JSON.parse(out)]).toMatchObject([1, { faults: [fault("p1"), fault("all")], heads: 250 }]);
   });
 
