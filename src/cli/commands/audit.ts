@@ -192,8 +192,8 @@ async function readHeads({ terminal }: Session, file: string): Promise<string[]>
   const newest = new Map<string, Head>();
   const take = (line: string) => {
     const head = headIn(line);
-    if (head !== null && isOfBroker(head) && head.seq > (newest.get(head.process)?.seq ?? 0))
-      newest.set(head.process, head);
+    if (head === null || !isOfBroker(head)) return;
+    if (head.seq > (newest.get(head.process)?.seq ?? 0)) newest.set(head.process, head);
   };
   if (file === "-") for (const line of (await terminal.readStdin()).split("\n")) take(line);
   else for await (const line of linesOf(file)) take(line);
