@@ -160,10 +160,11 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
       return rows.map(({ process }) => process);
     },
 
-    /** Rows of a chain by number, from this one on. A number may be there twice. */
-    async chain(process: string, { from, limit }: { from: number; limit: number }): Promise<ChainedEntry[]> {
+    /** Rows of a chain by number, from this one on; null: from the first on, whatever its number is. A number may be there twice. */
+    async chain(process: string, { from, limit }: { from: number | null; limit: number }): Promise<ChainedEntry[]> {
+      const beginning = from === null ? Sql.empty : Sql.sql`AND seq >= ${from}::bigint`;
       return await prisma.$queryRaw<ChainedEntry[]>`
-        SELECT ${selectList(entryColumns)} FROM audit.entries e WHERE process = ${process}::uuid AND seq >= ${from}::bigint
+        SELECT ${selectList(entryColumns)} FROM audit.entries e WHERE process = ${process}::uuid ${beginning}
         ORDER BY e.seq, e.at, e.mac LIMIT ${limit}::int`;
     },
 

@@ -44,6 +44,14 @@ const attacks: Record<string, Attack> = {
       { kind: "changed", from: 4, to: 4 },
     ],
   },
+  "a row that was inserted before the first one": {
+    sql: `INSERT INTO audit.entries SELECT at, -1, process, actor_kind, 'mallory', actor_name, action, target_kind, target_name, address, result,
+      detail, hash, mac FROM audit.entries WHERE seq = 4 AND ${ofVictim}`,
+    found: [
+      { kind: "repeated", from: -1, to: -1 },
+      { kind: "changed", from: -1, to: -1 },
+    ],
+  },
   "a row that was copied": {
     sql: `INSERT INTO audit.entries SELECT * FROM audit.entries WHERE seq = 4 AND ${ofVictim}`,
     found: [{ kind: "repeated", from: 4, to: 4 }],
@@ -235,6 +243,23 @@ export function auditProofs(stage: () => AuditStage): void {
         { kind: "unproven", from: 4, to: 7 },
       ]);
     });
+
+    it.each(["4611686018427387904", "9223372036854775807", "-9223372036854775808"])(
+      "more rows than a batch that were inserted under the number %s are found",
+      async (seq) => {
+        const { victim, witness } = await twoChains();
+        await audit.sql(
+          `INSERT INTO audit.entries SELECT at, ${seq}, process, actor_kind, 'mallory', actor_name, action, target_kind, target_name, address,
+            result, detail, hash, mac FROM audit.entries, generate_series(1, 1001) WHERE seq = 7 AND process = $1::uuid`,
+          victim.id,
+        );
+        const report = await witness.audit.verify([]);
+        expect([report.ok, faultsOf(report, victim)[0]?.kind]).toEqual([
+          false,
+          seq.startsWith("-") ? "repeated" : "missing",
+        ]);
+      },
+    );
 
     it("a checkpoint does not prove rows that nothing has proven before it", async () => {
       const { victim } = await twoChains();
