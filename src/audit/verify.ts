@@ -21,6 +21,10 @@ type Walk = {
   process: string;
   rows: number;
   anchor: ChainLink | null;
+  /** The anchor's MAC is of a key that is not here. */
+  isAnchorKeyless: boolean;
+  /** The highest number that a proven checkpoint names. */
+  checkpointTo: number;
   faults: AuditFault[];
   /** The last row. */
   last: ChainedEntry | null;
@@ -100,6 +104,8 @@ export function createVerifier({ store, keyring, process: ownProcess, retentionD
       process,
       rows: 0,
       anchor,
+      isAnchorKeyless: false,
+      checkpointTo: 0,
       faults: [],
       last: null,
       soundTo: anchor?.seq ?? 0,
@@ -114,8 +120,7 @@ export function createVerifier({ store, keyring, process: ownProcess, retentionD
     if (anchor !== null) {
       const authenticity = judge(anchor, keyring);
       if (authenticity === "forged") fault("changed", anchor.seq);
-      // Whoever owns the database can write down a key that nobody has: then a later row or a checkpoint must prove the anchor.
-      if (authenticity === "unknown_key") walk.keyless = { from: anchor.seq, to: anchor.seq };
+      walk.isAnchorKeyless = authenticity === "unknown_key";
       if (authenticity === "authentic") {
         walk.provenTo = anchor.seq;
         walk.lastProven = { seq: anchor.seq, hash: hexOf(anchor) };
@@ -229,7 +234,9 @@ function proveByCheckpoints(walks: ReadonlyMap<string, Walk>, checkpoints: reado
       if ((walks.get(process)?.provenTo ?? 0) < seq) continue;
       for (const place of places) {
         const walk = walks.get(place.process);
-        if (walk?.named.get(place.seq)?.hash !== place.hash || walk.provenTo >= place.seq) continue;
+        if (walk?.named.get(place.seq)?.hash !== place.hash) continue;
+        walk.checkpointTo = Math.max(walk.checkpointTo, place.seq);
+        if (walk.provenTo >= place.seq) continue;
         walk.provenTo = place.seq;
         if (place.seq <= walk.soundTo) walk.lastProven = { seq: place.seq, hash: place.hash };
         isProgress = true;
@@ -238,7 +245,20 @@ function proveByCheckpoints(walks: ReadonlyMap<string, Walk>, checkpoints: reado
   }
 }
 
-function faultsOf({ process, faults, keyless, provenTo }: Walk): AuditFault[] {
+/**
+ * Whoever owns the database can write down any anchor under a key that nobody has. A key goes after a checkpoint alone, so an anchor under a key
+ * that is not here counts only if a checkpoint proves it.
+ */
+function provenAnchor({ anchor, isAnchorKeyless, checkpointTo }: Walk): ChainLink | null {
+  return anchor !== null && isAnchorKeyless && checkpointTo < anchor.seq ? null : anchor;
+}
+
+function faultsOf(walk: Walk): AuditFault[] {
+  const { process, keyless, provenTo, anchor, rows } = walk;
+  const faults = [...walk.faults];
+  if (anchor !== null && rows > 0 && provenAnchor(walk) === null) {
+    faults.unshift({ kind: "unproven", process, from: anchor.seq, to: anchor.seq });
+  }
   if (keyless === null || keyless.to <= provenTo) return faults;
   return [...faults, { kind: "unproven", process, from: Math.max(keyless.from, provenTo + 1), to: keyless.to }];
 }
@@ -255,12 +275,12 @@ function missedHeads(walks: ReadonlyMap<string, Walk>, heads: readonly Head[]): 
 }
 
 function missedHead(walk: Walk | undefined, { process, seq, mac }: Head): AuditFault | null {
-  if (walk === undefined) return { kind: "chain_missing", process, from: 1, to: seq };
-  const last = Math.max(walk.last?.seq ?? 0, walk.anchor?.seq ?? 0);
+  const last = walk === undefined ? 0 : Math.max(walk.last?.seq ?? 0, provenAnchor(walk)?.seq ?? 0);
+  if (walk === undefined || last === 0) return { kind: "chain_missing", process, from: 1, to: seq };
   if (seq > last) return { kind: "tail_missing", process, from: last + 1, to: seq };
   // A number that is missing in the middle, or a row that is found to be changed, is told already.
   const proof = walk.named.get(seq)?.mac ?? mac;
-  const isTold = walk.faults.some(({ kind, from }) => kind === "changed" && from === seq);
+  const isTold = faultsOf(walk).some(({ kind, from }) => (kind === "changed" || kind === "unproven") && from === seq);
   return proof === mac || isTold ? null : { kind: "changed", process, from: seq, to: seq };
 }
 

@@ -81,15 +81,17 @@ const attacks: Record<string, Attack> = {
   "a chain that was removed, with an anchor under a key that nobody has in its place": {
     sql: `WITH gone AS (DELETE FROM audit.entries WHERE ${ofVictim} RETURNING *)
       INSERT INTO audit.anchors SELECT process, seq, at - interval '500 days', hash, 'gone.' || split_part(mac, '.', 2) FROM gone WHERE seq = 7`,
-    found: [
-      { kind: "unproven", from: 7, to: 7 },
-      { kind: "changed", from: 7, to: 7 },
-    ],
+    found: [{ kind: "chain_missing", from: 1, to: 7 }],
   },
   "a chain that was removed, with such an anchor behind its end": {
     sql: `WITH gone AS (DELETE FROM audit.entries WHERE ${ofVictim} RETURNING *)
       INSERT INTO audit.anchors SELECT process, seq + 1, at - interval '500 days', hash, 'gone.mac' FROM gone WHERE seq = 7`,
-    found: [{ kind: "unproven", from: 8, to: 8 }],
+    found: [{ kind: "chain_missing", from: 1, to: 7 }],
+  },
+  "a first part that was cut off, with such an anchor": {
+    sql: `WITH gone AS (DELETE FROM audit.entries WHERE seq < 4 AND ${ofVictim} RETURNING *)
+      INSERT INTO audit.anchors SELECT process, seq, at - interval '500 days', hash, 'gone.mac' FROM gone WHERE seq = 3`,
+    found: [{ kind: "unproven", from: 3, to: 3 }],
   },
   "a tail that was cut off": {
     sql: `DELETE FROM audit.entries WHERE seq > 5 AND ${ofVictim}`,
