@@ -59,7 +59,7 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
     const isOver = minute !== summedMinute;
     if (isDue("counts", auditTimes.countsMs) || isOver) await writeCounts();
     if (isOver) {
-      await sumUp(new Date(minute * auditTimes.minuteMs));
+      await addUp(new Date(minute * auditTimes.minuteMs));
       summedMinute = minute;
     }
     if (end.seq > loggedSeq && isDue("head", auditTimes.headMs)) logHead();
@@ -168,7 +168,7 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
   };
 
   /** One entry for each caller, connection and result of each minute that is over, and of those that ended processes have left. */
-  const sumUp = async (own: Date): Promise<void> => {
+  const addUp = async (own: Date): Promise<void> => {
     const others = new Date(clock.wallMs() - auditTimes.strayCountsMs);
     await append({}, async (transaction) => {
       const taken = await transaction.takeCounts(process, { own, others });
@@ -211,7 +211,7 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
       await takeLeftovers();
       await writeEntries();
       await writeCounts();
-      await sumUp(new Date(clock.wallMs() + auditTimes.minuteMs));
+      await addUp(new Date(clock.wallMs() + auditTimes.minuteMs));
       await append({}, async () => [lastRow()]);
       logHead();
     },
