@@ -177,6 +177,7 @@ function openAudit(config: Config, parts: Storage & Shared & { log: Logger }): A
     store,
     folder: dataDir.audit,
     keyring,
+    keyIdOf: keyIdOfProof,
     self: { replica: self.id, name: self.name, version: manifest.version },
     process: randomUUID(),
     retentionDays: config.auditRetentionDays,
@@ -323,7 +324,7 @@ function openEncryption({ core, audit, log, ...parts }: EncryptionParts) {
   const unstored = () => core.unstored();
   const currentKey = createCurrentKey({ ...common, records: resealing.record, unstored, log });
   // The audit verifies its entries, and signs a checkpoint with the new key, before the old one may go.
-  const beforeForgetting = async () => void (await audit.checkpoint());
+  const beforeForgetting = async () => (await audit.checkpoint()).keysBehindFaults;
   const onForgotten = async (ids: readonly string[]) => {
     for (const name of ids) {
       const target = { kind: "encryption", name } as const;

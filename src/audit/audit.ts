@@ -26,6 +26,8 @@ type Options = {
   /** The folder of the journal. */
   folder: string;
   keyring: Pick<Keyring, "sign" | "verify" | "seal" | "open">;
+  /** The id of the key that made a MAC. */
+  keyIdOf: (mac: string) => string;
   /** This replica, and the version that it runs. */
   self: { replica: string; name: string; version: string };
   /** The id of this process's chain, new at each start. */
@@ -52,7 +54,7 @@ type Open =
 const exportBatch = 1000;
 
 export function createAudit(options: Options): Audit {
-  const { store, keyring, self, process, clock, retentionDays, mostWaiting = 20_000 } = options;
+  const { store, keyring, keyIdOf, self, process, clock, retentionDays, mostWaiting = 20_000 } = options;
   const system: Actor = { kind: "system", id: null, name: self.name };
   const startedMs = clock.wallMs();
   const journal = createJournal({ ...options, onError: options.onDiskTrouble });
@@ -68,7 +70,7 @@ export function createAudit(options: Options): Audit {
     lastRow: () => row("system.stop", clock.wallMs(), self),
     onHead: options.onHead,
   });
-  const verifier = createVerifier({ store, keyring, process, retentionDays, clock });
+  const verifier = createVerifier({ store, keyring, keyIdOf, process, retentionDays, clock });
   const stopping = new AbortController();
   let running: Promise<void> | null = null;
   let woken = new AbortController();
@@ -199,7 +201,7 @@ export function createAudit(options: Options): Audit {
     },
     verify: async (heads, { onProgress = () => {} } = {}) => (await verifier.verify(heads, onProgress)).report,
     async checkpoint() {
-      const { report, proven } = await verifier.verify([], () => {});
+      const { report, proven, keysBehindFaults } = await verifier.verify([], () => {});
       const detail = { chains: proven, faults: report.faults.length };
       const draft = draftOf(
         { actor: system, action: "system.checkpoint", target: null, address: null },
@@ -208,7 +210,7 @@ export function createAudit(options: Options): Audit {
       begun += 1;
       const content = { ...contentOf(draft, { result: report.ok ? "ok" : "faulty" }), detail: JSON.stringify(detail) };
       const { seq, takeBack } = await writeNow({ id: `${process}/${begun}`, content });
-      if (seq !== null) return report;
+      if (seq !== null) return { ...report, keysBehindFaults };
       takeBack();
       throw notRecorded("the checkpoint of the audit could not be written in time");
     },

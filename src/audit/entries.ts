@@ -197,6 +197,9 @@ export type AuditReport = {
   appendOnly: boolean;
 };
 
+/** A key that alone proves entries of a chain from its first fault on. */
+export type KeyBehindFault = { keyId: string; process: string };
+
 /** The writing side, and the reading one. */
 export type Audit = {
   /**
@@ -224,9 +227,10 @@ export type Audit = {
   verify(heads: readonly Head[], options?: { onProgress?: (rows: number) => void }): Promise<AuditReport>;
   /**
    * Verifies all chains, and writes `system.checkpoint` under the current key. Resolves when it is stored. What is faulty is not proven by
-   * it. @throws BrokerError storage_unavailable if it cannot be written
+   * it: `keysBehindFaults` are needed for that, each with one of its chains.
+   * @throws BrokerError storage_unavailable if it cannot be written
    */
-  checkpoint(): Promise<AuditReport>;
+  checkpoint(): Promise<AuditReport & { keysBehindFaults: KeyBehindFault[] }>;
   /** Removes entries before then, as far as the retention allows. Returns how many. @throws BrokerError invalid_request for a time within the retention */
   prune(before: Date): Promise<number>;
   /** Takes over what ended processes have left in DATA_DIR, and begins to write. Never rejects. */

@@ -1,12 +1,14 @@
-import type { AuditStore, ChainedEntry, ChainLink } from "../store/audit.ts";
+import type { Anchor, AuditStore, ChainedEntry, ChainLink } from "../store/audit.ts";
 import { replicaTimes } from "../time.ts";
 import type { Keyring } from "../vault/keyring.ts";
 import { hashOf, judge } from "./chain.ts";
-import { type AuditFault, type AuditReport, type Head, readDetail } from "./entries.ts";
+import { type AuditFault, type AuditReport, type Head, type KeyBehindFault, readDetail } from "./entries.ts";
 
 type Options = {
   store: Pick<AuditStore, "chains" | "chain" | "anchors" | "witnesses" | "presentReplicas" | "isAppendOnly">;
   keyring: Pick<Keyring, "verify">;
+  /** The id of the key that made a MAC. */
+  keyIdOf: (mac: string) => string;
   /** The chain of this process. */
   process: string;
   retentionDays: number;
@@ -20,7 +22,7 @@ export type ProvenPlace = { process: string; seq: number; hash: string };
 type Walk = {
   process: string;
   rows: number;
-  anchor: ChainLink | null;
+  anchor: Anchor | null;
   /** The anchor's MAC is of a key that is not here. */
   isAnchorKeyless: boolean;
   /** The highest number that a proven checkpoint names. */
@@ -34,6 +36,8 @@ type Walk = {
   lastProven: { seq: number; hash: string } | null;
   /** The highest number with a MAC of a key that is here: it proves all before it, as far as their hashes fit. */
   provenTo: number;
+  /** The ids of keys that alone prove rows from the first fault on: no checkpoint proves these. */
+  keysBehindFault: Set<string>;
   /** The first and the last number with a MAC of a key that is not here. */
   keyless: { from: number; to: number } | null;
   /** MACs and hashes of the numbers that others name. */
@@ -43,12 +47,12 @@ type Walk = {
 const batchRows = 1000;
 const mostFaults = 1000;
 
-export function createVerifier({ store, keyring, process: ownProcess, retentionDays, clock }: Options) {
+export function createVerifier({ store, keyring, keyIdOf, process: ownProcess, retentionDays, clock }: Options) {
   /** Walks all chains, and compares them with what the log, first rows and checkpoints say of them. */
   const verify = async (
     heads: readonly Head[],
     onProgress: (rows: number) => void,
-  ): Promise<{ report: AuditReport; proven: ProvenPlace[] }> => {
+  ): Promise<{ report: AuditReport; proven: ProvenPlace[]; keysBehindFaults: KeyBehindFault[] }> => {
     const witnesses = await store.witnesses();
     const checkpoints = witnesses.filter(({ action }) => action === "system.checkpoint").map(checkpointOf);
     const known = [...heads, ...witnesses.filter(({ action }) => action === "system.start").flatMap(headsOf)];
@@ -85,19 +89,20 @@ export function createVerifier({ store, keyring, process: ownProcess, retentionD
       openEnds: await openEnds(walks, witnesses),
       appendOnly: await store.isAppendOnly(),
     };
-    return { report, proven: [...walks.values()].flatMap(placeOf) };
+    const all = [...walks.values()];
+    return { report, proven: all.flatMap(placeOf), keysBehindFaults: keysBehindFaults(all) };
   };
 
   /** The last row that was pruned of each chain. */
-  const readAnchors = async (): Promise<Map<string, ChainLink>> => {
-    const newest = new Map<string, ChainLink>();
+  const readAnchors = async (): Promise<Map<string, Anchor>> => {
+    const newest = new Map<string, Anchor>();
     for (const anchor of await store.anchors()) {
       if ((newest.get(anchor.process)?.seq ?? 0) < anchor.seq) newest.set(anchor.process, anchor);
     }
     return newest;
   };
 
-  type Way = { anchor: ChainLink | null; wanted: ReadonlySet<number>; onProgress: (rows: number) => void };
+  type Way = { anchor: Anchor | null; wanted: ReadonlySet<number>; onProgress: (rows: number) => void };
 
   const walkChain = async (process: string, { anchor, wanted, onProgress }: Way): Promise<Walk> => {
     const walk: Walk = {
@@ -108,9 +113,10 @@ export function createVerifier({ store, keyring, process: ownProcess, retentionD
       checkpointTo: 0,
       faults: [],
       last: null,
-      soundTo: anchor?.seq ?? 0,
+      soundTo: 0,
       lastProven: null,
       provenTo: 0,
+      keysBehindFault: new Set(),
       keyless: null,
       named: new Map(),
     };
@@ -119,9 +125,12 @@ export function createVerifier({ store, keyring, process: ownProcess, retentionD
     };
     if (anchor !== null) {
       const authenticity = judge(anchor, keyring);
-      if (authenticity === "forged") fault("changed", anchor.seq);
+      const fits = Buffer.compare(hashOf(anchor.previousHash, anchor), anchor.hash) === 0;
+      if (!fits || authenticity === "forged") fault("changed", anchor.seq);
+      else walk.soundTo = anchor.seq;
       walk.isAnchorKeyless = authenticity === "unknown_key";
-      if (authenticity === "authentic") {
+      if (!fits && authenticity === "authentic") walk.keysBehindFault.add(keyIdOf(anchor.mac));
+      if (fits && authenticity === "authentic") {
         walk.provenTo = anchor.seq;
         walk.lastProven = { seq: anchor.seq, hash: hexOf(anchor) };
       }
@@ -166,6 +175,8 @@ export function createVerifier({ store, keyring, process: ownProcess, retentionD
         if (walk.faults.length === 0) {
           walk.soundTo = row.seq;
           if (authenticity === "authentic") walk.lastProven = { seq: row.seq, hash: hexOf(row) };
+        } else if (authenticity === "authentic") {
+          walk.keysBehindFault.add(keyIdOf(row.mac));
         }
         expected = Math.max(expected, row.seq + 1);
         walk.last = row;
@@ -287,6 +298,14 @@ function missedHead(walk: Walk | undefined, { process, seq, mac }: Head): AuditF
 /** What a checkpoint may say of a chain: nothing of rows that are not proven, since from then on it would prove them. */
 function placeOf({ process, lastProven }: Walk): ProvenPlace[] {
   return lastProven === null ? [] : [{ process, ...lastProven }];
+}
+
+/** Each key once, with the first chain that needs it. */
+function keysBehindFaults(walks: readonly Walk[]): KeyBehindFault[] {
+  const all = walks.flatMap(({ process, keysBehindFault }) =>
+    [...keysBehindFault].map((keyId) => ({ keyId, process })),
+  );
+  return all.filter(({ keyId }, index) => all.findIndex((other) => other.keyId === keyId) === index);
 }
 
 function hexOf({ hash }: Pick<ChainLink, "hash">): string {

@@ -32,8 +32,11 @@ type Options = {
   marks: Pick<ResignedMarks, "count">;
   /** The spool that all replicas share; null: there is none. */
   shared: ResealedSpool | null;
-  /** Called when nothing but what does not open is left under another key, before such keys are forgotten. If it throws, that is tried again. */
-  beforeForgetting: () => Promise<void>;
+  /**
+   * Called when nothing but what does not open is left under another key, before such keys are forgotten. If it throws, that is tried again.
+   * Resolves with keys that faulty chains of the audit need: these are kept, unless the rotation accepts it.
+   */
+  beforeForgetting: () => Promise<{ keyId: string; process: string }[]>;
   /** Called with the ids of keys that were forgotten. */
   onForgotten: (keyIds: readonly string[]) => Promise<void>;
   clock: Clock;
@@ -88,12 +91,23 @@ export function createRotationWorker(options: Options): RotationWorker {
       if (isClean) await pause(at, `${waitsFor.join(", ")}, where something is still sealed with another key`);
       at = ours(await rotations.nextPass(at.id, self.id));
     }
-    await options.beforeForgetting();
+    at = await noteAuditFaults(at, await options.beforeForgetting());
     const kept = await keysInUse(options, at);
     // failpoint: before keys are forgotten
     const forgotten = await options.known.forget([at.targetKey, ...kept]);
     ours(await rotations.finish(at.id, self.id, forgotten));
     await options.onForgotten(forgotten);
+  };
+
+  /** A try that was interrupted may have noted them before. */
+  const noteAuditFaults = async (
+    at: RotationRow,
+    faults: { keyId: string; process: string }[],
+  ): Promise<RotationRow> => {
+    const known = new Set((at.unopened as Unopened[]).filter(isAuditFault).map(({ keyId }) => keyId));
+    const unopened = faults.filter(({ keyId }) => keyId !== at.targetKey && !known.has(keyId)).map(auditFault);
+    if (unopened.length === 0 || at.acceptsAuditFaults) return at;
+    return await advance(at, { place: "spools", afterId: null, seen: 0, moved: 0, unopened });
   };
 
   const pass = async (rotation: RotationRow): Promise<RotationRow> => {
@@ -183,6 +197,18 @@ export function createRotationWorker(options: Options): RotationWorker {
 }
 
 const inRedis = (keyId: string): Unopened => ({ table: "spool", id: "redis", name: null, column: "record", keyId });
+
+const auditTable = "audit.entries";
+const auditFault = ({ keyId, process }: { keyId: string; process: string }): Unopened => ({
+  table: auditTable,
+  id: process,
+  name: null,
+  column: "mac",
+  keyId,
+});
+
+/** Whether it is a chain of the audit with a fault, behind which the key alone proves entries. */
+export const isAuditFault = ({ table }: Unopened): boolean => table === auditTable;
 
 /** Why an instance keeps a key in use; null: it does not. */
 export function whyHeld(instance: Instance, keyId: string): "seals" | "holds" | null {

@@ -10,7 +10,7 @@ import type { SealedRows, SealedTableName } from "../store/sealed-rows.ts";
 import type { Keyring } from "../vault/keyring.ts";
 import type { CurrentKey } from "./current-key.ts";
 import type { Resealing, Unopened } from "./resealing.ts";
-import { type RotationWorker, whyHeld } from "./rotation.ts";
+import { isAuditFault, type RotationWorker, whyHeld } from "./rotation.ts";
 
 /** What is under one key. */
 export type KeyStatus = {
@@ -112,18 +112,27 @@ export function createEncryptionService(options: Options) {
 
     /**
      * Begins a rotation to the first key of ENCRYPTION_KEYS, or says how far it is.
-     * @throws BrokerError `forbidden` for instances to abandon by a principal that does not cover all connections; `conflict` where replicas do
-     * not all seal with that key; `not_found` for an instance to abandon that is not known
+     * `acceptsAuditFaults`: entries of the audit that are proven by no other key keep none in use.
+     * @throws BrokerError `forbidden` for instances to abandon, or faults to accept, by a principal that does not cover all connections; `conflict`
+     * where replicas do not all seal with that key; `not_found` for an instance to abandon that is not known
      */
-    async rotate(principal: Principal, abandoned: readonly string[]): Promise<RotationStatus> {
+    async rotate(
+      principal: Principal,
+      abandoned: readonly string[],
+      { acceptsAuditFaults = false } = {},
+    ): Promise<RotationStatus> {
       if (abandoned.length > 0 && !coversAll(principal)) {
         const detail =
           "abandon_spool: only for a key whose patterns cover *; answers for any connection may wait there.";
         throw new BrokerError("forbidden", detail);
       }
+      if (acceptsAuditFaults && !coversAll(principal)) {
+        throw new BrokerError("forbidden", "accept_audit_faults: only for a key whose patterns cover *.");
+      }
       requireOneKey(keyring, await instances());
       for (const instance of abandoned) await abandon(instance);
-      await rotations.begin({ id: randomUUID(), targetKey: keyring.current(), by: principal.keyId });
+      const by = principal.keyId;
+      await rotations.begin({ id: randomUUID(), targetKey: keyring.current(), by, acceptsAuditFaults });
       worker.wake();
       const begun = await rotation(principal);
       if (begun === null) throw new BrokerError("conflict", "The rotation that was just begun is gone; try again.");
@@ -208,7 +217,14 @@ function statusOf(id: string, { keyring, instances, rotation, uses }: Of): KeySt
   if (isCurrent) reasons.push("it is in use: replicas seal with it");
   const sum = tables.reduce((all, { seals, macs }) => all + seals + macs, 0);
   if (sum > 0) reasons.push(`${sum} values in the database are under it`);
-  const left = (rotation?.unopened ?? []).filter(({ keyId }) => keyId === id);
+  const allLeft = (rotation?.unopened ?? []).filter(({ keyId }) => keyId === id);
+  const faulty = allLeft.find(isAuditFault);
+  if (faulty !== undefined) {
+    reasons.push(
+      `the audit has faults, and entries behind the first one of the chain ${faulty.id} are proven by this key alone: look at freshet audit verify, then freshet encryption rotate --accept-audit-faults gives the key up`,
+    );
+  }
+  const left = allLeft.filter((one) => !isAuditFault(one));
   if (left.length > 0) {
     reasons.push(`${left.length} of them do not open, or are not valid: ${left.slice(0, 5).map(nameOf).join(", ")}`);
   }

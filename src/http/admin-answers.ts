@@ -222,8 +222,10 @@ const unopenedSchema = named(
     example: { table: "connections", id: "0b0f2f6a", name: "acme-shop", column: "refresh_token_sealed", key: "k1" },
   },
   {
-    table: textField("Its table"),
-    id: textField("The id of the row"),
+    table: textField(
+      "Its table; audit.entries: a chain of the audit with a fault, behind which the key alone proves entries",
+    ),
+    id: textField("The id of the row, or of the audit's chain"),
     name: nullable(textField("Its name; null: it has none, or this key may not see it")),
     column: textField("The column that does not open, or mac: somebody else has changed the row"),
     key: nullable(textField("The id of the key that it is under; null: it is no record")),

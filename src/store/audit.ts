@@ -38,6 +38,9 @@ export type ReadCount = {
   last: Date;
 };
 
+/** The last row that was pruned of a chain, with the hash of the row before it. */
+export type Anchor = ChainedEntry & { previousHash: Uint8Array };
+
 /** What a page of entries is looked for by. Times: since ≤ at < until. */
 export type EntryQuery = {
   since: Date | null;
@@ -73,6 +76,8 @@ const entryColumns: Columns<ChainedEntry> = {
   result: "result",
   detail: "detail::text",
 };
+
+const anchorColumns: Columns<Anchor> = { ...entryColumns, previousHash: "previous_hash" };
 
 const countColumns: Columns<ReadCount> = {
   minute: "minute",
@@ -174,8 +179,8 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
         SELECT ${selectList(entryColumns)} FROM audit.entries WHERE action IN ('system.start', 'system.checkpoint')`;
     },
 
-    async anchors(): Promise<ChainLink[]> {
-      return await prisma.$queryRaw<ChainLink[]>`SELECT ${selectList(linkColumns)} FROM audit.anchors`;
+    async anchors(): Promise<Anchor[]> {
+      return await prisma.$queryRaw<Anchor[]>`SELECT ${selectList(anchorColumns)} FROM audit.anchors`;
     },
 
     /** The newest number of a chain, pruned or not; 0: there is none. */

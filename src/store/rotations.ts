@@ -22,6 +22,8 @@ export type RotationRow = {
   waitsFor: string | null;
   /** What did not open in this pass. */
   unopened: unknown[];
+  /** Faults of the audit keep no key in use. */
+  acceptsAuditFaults: boolean;
   /** The ids of keys that were forgotten at its end. */
   forgotten: string[];
   finishedAt: Date | null;
@@ -40,6 +42,7 @@ const columns: Columns<RotationRow> = {
   passMoved: "r.pass_moved",
   waitsFor: "r.waits_for",
   unopened: "r.unopened",
+  acceptsAuditFaults: "r.accepts_audit_faults",
   forgotten: "r.forgotten",
   finishedAt: "r.finished_at",
 };
@@ -59,6 +62,8 @@ export type Progress = {
   unopened: readonly unknown[];
 };
 
+type NewRotation = { id: string; targetKey: string; by: string; acceptsAuditFaults: boolean };
+
 export type Rotations = ReturnType<typeof createRotations>;
 
 /** Statements on rotations. Only the newest one counts, and whoever has its lease works on it. */
@@ -76,11 +81,13 @@ export function createRotations({ prisma }: Pick<Database, "prisma">) {
       return rows[0] ?? null;
     },
 
-    /** Begins one, unless one for the same key is running. */
-    async begin({ id, targetKey, by }: { id: string; targetKey: string; by: string }): Promise<void> {
-      await prisma.$executeRaw`INSERT INTO rotations (id, target_key, begun_by)
-        SELECT ${id}::uuid, ${targetKey}, ${by} WHERE NOT EXISTS (
-          SELECT 1 FROM rotations r WHERE ${newest} AND r.finished_at IS NULL AND r.target_key = ${targetKey})`;
+    /** Begins one, unless one for the same key is running; that one may learn that it accepts faults of the audit. */
+    async begin({ id, targetKey, by, acceptsAuditFaults }: NewRotation): Promise<void> {
+      const running = Sql.sql`${newest} AND r.finished_at IS NULL AND r.target_key = ${targetKey}`;
+      await prisma.$executeRaw`INSERT INTO rotations (id, target_key, begun_by, accepts_audit_faults)
+        SELECT ${id}::uuid, ${targetKey}, ${by}, ${acceptsAuditFaults}::boolean
+        WHERE NOT EXISTS (SELECT 1 FROM rotations r WHERE ${running})`;
+      if (acceptsAuditFaults) await change(Sql.sql`accepts_audit_faults = true`, running);
     },
 
     /** The running rotation for this key, if nobody else works on it: from here on it is this worker's for a lease. */

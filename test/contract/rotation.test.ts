@@ -42,6 +42,8 @@ class Replica {
   readonly vault = createTokenVault(this.keyring);
   readonly errors: unknown[] = [];
   readonly told: string[] = [];
+  /** Keys that faulty chains of the audit need. */
+  auditNeeds: { keyId: string; process: string }[] = [];
   readonly worker;
   readonly service;
   readonly currentKey;
@@ -79,7 +81,7 @@ class Replica {
       shared: null,
       clock: systemClock,
       onError: (error: unknown) => void this.errors.push(error),
-      beforeForgetting: async () => {},
+      beforeForgetting: async () => this.auditNeeds,
       onForgotten: async (ids: readonly string[]) => void this.told.push(...ids),
     };
     this.worker = createRotationWorker(common);
@@ -92,8 +94,8 @@ class Replica {
   }
 
   /** Begins a rotation, works on it, and waits until it is finished. */
-  async rotate() {
-    await this.service.rotate(principal, []);
+  async rotate(options?: { acceptsAuditFaults: boolean }) {
+    await this.service.rotate(principal, [], options);
     this.worker.start();
     await until("the rotation is finished", async () => (await this.rotations.newest())?.finishedAt instanceof Date);
     await this.worker.stop();
@@ -360,6 +362,25 @@ function rotating(open: () => Promise<Database>): void {
     await run(stage, "TRUNCATE replicas");
     await replica.beat();
     expect((await replica.rotate()).forgotten).toEqual([stageKey.id]);
+  });
+
+  it("a key that rows behind a fault of the audit need stays in use, and says so, until somebody accepts the faults", async () => {
+    const process = randomUUID();
+    replica.auditNeeds = [{ keyId: stageKey.id, process }];
+    expect((await replica.rotate()).forgotten).toEqual([]);
+    const oldKey = async () => (await replica.service.status(principal)).keys.find(({ id }) => id === stageKey.id);
+    const old = await oldKey();
+    expect(old).toMatchObject({ isFree: false, isNamed: true });
+    for (const part of [process, "freshet audit verify", "--accept-audit-faults"]) {
+      expect(old?.reasons.join()).toContain(part);
+    }
+    const again = new Replica(stage);
+    again.auditNeeds = replica.auditNeeds;
+    await run(stage, "TRUNCATE replicas");
+    await again.beat();
+    expect((await again.rotate({ acceptsAuditFaults: true })).forgotten).toEqual([stageKey.id]);
+    replica = again;
+    expect(await oldKey()).toMatchObject({ isFree: true, isNamed: false, reasons: [] });
   });
 
   it("makes nothing good that somebody has moved or made up: each stays, and concerns its own row only", async () => {

@@ -22,6 +22,7 @@ CREATE TABLE "rotations" (
     "pass_moved" INTEGER NOT NULL DEFAULT 0,
     "waits_for" TEXT,
     "unopened" JSONB NOT NULL DEFAULT '[]',
+    "accepts_audit_faults" BOOLEAN NOT NULL DEFAULT false,
     "forgotten" TEXT[] DEFAULT ARRAY[]::TEXT[],
     "finished_at" TIMESTAMPTZ(3),
 

@@ -46,14 +46,8 @@ CREATE TABLE audit.open_reads (
 CREATE INDEX open_reads_minute_idx ON audit.open_reads (minute);
 CREATE INDEX open_reads_flush_idx ON audit.open_reads (process, flush);
 
--- The last row that was pruned of each chain.
-CREATE TABLE audit.anchors (
-  process UUID NOT NULL,
-  seq BIGINT NOT NULL,
-  at TIMESTAMPTZ(3) NOT NULL,
-  hash BYTEA NOT NULL,
-  mac TEXT NOT NULL
-);
+-- The last row that was pruned of each chain, as it was, and the hash before it: so its hash proves its time, also when its key is gone.
+CREATE TABLE audit.anchors (LIKE audit.entries, previous_hash BYTEA NOT NULL);
 CREATE INDEX anchors_process_idx ON audit.anchors (process);
 
 CREATE TABLE audit.settings (retention_days INTEGER NOT NULL CHECK (retention_days > 0));
@@ -86,6 +80,7 @@ DECLARE
   chain UUID;
   kept BIGINT;
   newest audit.entries;
+  previous BYTEA;
   part TEXT;
   is_empty BOOLEAN;
 BEGIN
@@ -101,8 +96,12 @@ BEGIN
       FROM (SELECT l.seq, l.at FROM audit.entries l WHERE l.process = chain ORDER BY l.seq LIMIT batch - removed) e;
     SELECT * INTO newest FROM audit.entries e WHERE e.process = chain AND e.seq < kept ORDER BY e.seq DESC LIMIT 1;
     CONTINUE WHEN NOT FOUND;
+    previous := COALESCE(
+      (SELECT e.hash FROM audit.entries e WHERE e.process = chain AND e.seq < newest.seq ORDER BY e.seq DESC LIMIT 1),
+      (SELECT a.hash FROM audit.anchors a WHERE a.process = chain ORDER BY a.seq DESC LIMIT 1),
+      decode(repeat('00', 32), 'hex'));
     DELETE FROM audit.anchors a WHERE a.process = chain;
-    INSERT INTO audit.anchors (process, seq, at, hash, mac) VALUES (chain, newest.seq, newest.at, newest.hash, newest.mac);
+    INSERT INTO audit.anchors SELECT newest.*, previous;
     DELETE FROM audit.entries e WHERE e.process = chain AND e.seq < kept;
     GET DIAGNOSTICS taken = ROW_COUNT;
     removed := removed + taken;

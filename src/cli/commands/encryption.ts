@@ -37,6 +37,10 @@ export function addEncryptionCommands(program: Command, cli: Cli): void {
       "give up what waits in the spool folder of an instance that never comes back; repeatable",
       collect,
     )
+    .option(
+      "--accept-audit-faults",
+      "give up keys, too, that alone prove entries of the audit behind a fault; look at audit verify first",
+    )
     .action(handle(cli, rotateKeys));
   example(rotate, "encryption rotate", "encryption rotate --abandon-spool broker-2:8080");
   const status = encryption
@@ -46,9 +50,12 @@ export function addEncryptionCommands(program: Command, cli: Cli): void {
   example(status, "encryption status");
 }
 
-async function rotateKeys(session: Session, { options }: { options: { abandonSpool?: string[] } }): Promise<void> {
+type RotateOptions = { abandonSpool?: string[]; acceptAuditFaults?: boolean };
+
+async function rotateKeys(session: Session, { options }: { options: RotateOptions }): Promise<void> {
   const { api, output, sleep } = session;
-  let rotation = await api().post("/encryption/rotate", { abandon_spool: options.abandonSpool ?? [] });
+  const accepted = options.acceptAuditFaults === true ? { accept_audit_faults: true } : {};
+  let rotation = await api().post("/encryption/rotate", { abandon_spool: options.abandonSpool ?? [], ...accepted });
   let said = "";
   for (;;) {
     const progress = describeProgress(rotation);
@@ -83,6 +90,10 @@ function remark(output: Output, status: Resource, keys: readonly Resource[]): vo
   const { rotation } = status;
   const unopened = isResource(rotation) ? resourcesIn(rotation["unopened"]) : [];
   for (const { table, id, name, column, key } of unopened) {
+    if (table === "audit.entries") {
+      output.note(`The audit has faults, in the chain ${textOf(id)}, and keeps ${textOf(key)}: freshet audit verify`);
+      continue;
+    }
     output.note(
       `Does not open: ${textOf(table)} ${textOf(name) || textOf(id)}, ${textOf(column)}, under ${textOf(key) || "no key"}`,
     );

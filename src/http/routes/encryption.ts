@@ -22,6 +22,12 @@ const rotate = requestBody(
           "Instances, by name or id, that never come back: what may wait in their spool folders is given up, and they keep no key in use",
       }),
     ),
+    accept_audit_faults: Type.Optional(
+      Type.Boolean({
+        description:
+          "Give up keys, too, that alone prove entries of the audit behind a fault of their chain; without them these entries are unproven",
+      }),
+    ),
   },
 );
 
@@ -64,9 +70,10 @@ export async function encryptionRoutes(app: ApiScope, { encryption }: Encryption
     "/encryption/rotate",
     { schema: begin, config: audited("encryption.rotate", "encryption") },
     async (request, reply) => {
-      const { abandon_spool: abandoned = [] } = request.body;
-      const rotation = await encryption.rotate(principalOf(request), abandoned);
-      noteInAudit(request, { name: rotation.targetKey, detail: { abandoned_spools: abandoned } });
+      const { abandon_spool: abandoned = [], accept_audit_faults: acceptsAuditFaults = false } = request.body;
+      const rotation = await encryption.rotate(principalOf(request), abandoned, { acceptsAuditFaults });
+      const detail = { abandoned_spools: abandoned, accepted_audit_faults: acceptsAuditFaults };
+      noteInAudit(request, { name: rotation.targetKey, detail });
       return await reply.code(202).send(viewRotation(rotation));
     },
   );

@@ -5,7 +5,7 @@ import { createAudit } from "../../../src/audit/audit.ts";
 import { systemClock } from "../../../src/clock.ts";
 import { createAuditStore } from "../../../src/store/audit.ts";
 import { deafHealth, openPostgres } from "../../../src/store/database.ts";
-import { createKeyring } from "../../../src/vault/keyring.ts";
+import { createKeyring, keyIdOfProof } from "../../../src/vault/keyring.ts";
 
 /** Reads and changes as fast as it can until it is killed, and says what it knows to be durable, each on a line. */
 const [databaseUrl = "", migrationUrl = "", folder = "", key = "", round = ""] = process.argv.slice(2);
@@ -43,6 +43,7 @@ const audit = createAudit({
   },
   folder,
   keyring: createKeyring([{ id: "k1", key: Buffer.from(key, "base64") }]),
+  keyIdOf: keyIdOfProof,
   self: { replica: randomUUID(), name: "crash", version: "1.0.0" },
   process: randomUUID(),
   retentionDays: 400,

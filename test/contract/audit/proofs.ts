@@ -9,6 +9,11 @@ import { type AuditStage, keyOf, type Process } from "./stage.ts";
 type Attack = { sql: string; found: Pick<AuditReport["faults"][number], "kind" | "from" | "to">[] };
 
 const ofVictim = "process = $1::uuid";
+/** Writes one of the rows that are `gone` down as the anchor. What is given takes the place of its own. */
+const anchorOf = (row: number, { at = "at", seq = "seq", mac = "mac" } = {}) =>
+  `INSERT INTO audit.anchors SELECT ${at}, ${seq}, process, actor_kind, actor_id, actor_name, action, target_kind, target_name, address, result,
+    detail, hash, ${mac}, (SELECT p.hash FROM gone p WHERE p.seq = ${row} - 1) FROM gone WHERE seq = ${row}`;
+const oldEnough = "at - interval '500 days'";
 const attacks: Record<string, Attack> = {
   "a row that was changed": {
     sql: `UPDATE audit.entries SET actor_name = 'mallory' WHERE seq = 4 AND ${ofVictim}`,
@@ -69,29 +74,37 @@ const attacks: Record<string, Attack> = {
     found: [{ kind: "missing", from: 1, to: 3 }],
   },
   "a first part that was cut off, with an anchor as if it had been pruned": {
-    sql: `WITH gone AS (DELETE FROM audit.entries WHERE seq < 4 AND ${ofVictim} RETURNING *)
-      INSERT INTO audit.anchors SELECT process, seq, at, hash, mac FROM gone WHERE seq = 3`,
+    sql: `WITH gone AS (DELETE FROM audit.entries WHERE seq < 4 AND ${ofVictim} RETURNING *) ${anchorOf(3)}`,
     found: [{ kind: "pruned_too_young", from: 1, to: 3 }],
   },
   "the same, with a time in the anchor that is old enough": {
     sql: `WITH gone AS (DELETE FROM audit.entries WHERE seq < 4 AND ${ofVictim} RETURNING *)
-      INSERT INTO audit.anchors SELECT process, seq, at - interval '500 days', hash, mac FROM gone WHERE seq = 3`,
+      ${anchorOf(3, { at: oldEnough })}`,
     found: [{ kind: "changed", from: 3, to: 3 }],
   },
   "a chain that was removed, with an anchor under a key that nobody has in its place": {
     sql: `WITH gone AS (DELETE FROM audit.entries WHERE ${ofVictim} RETURNING *)
-      INSERT INTO audit.anchors SELECT process, seq, at - interval '500 days', hash, 'gone.' || split_part(mac, '.', 2) FROM gone WHERE seq = 7`,
-    found: [{ kind: "chain_missing", from: 1, to: 7 }],
+      ${anchorOf(7, { at: oldEnough, mac: "'gone.' || split_part(mac, '.', 2)" })}`,
+    found: [
+      { kind: "changed", from: 7, to: 7 },
+      { kind: "chain_missing", from: 1, to: 7 },
+    ],
   },
   "a chain that was removed, with such an anchor behind its end": {
     sql: `WITH gone AS (DELETE FROM audit.entries WHERE ${ofVictim} RETURNING *)
-      INSERT INTO audit.anchors SELECT process, seq + 1, at - interval '500 days', hash, 'gone.mac' FROM gone WHERE seq = 7`,
-    found: [{ kind: "chain_missing", from: 1, to: 7 }],
+      ${anchorOf(7, { at: oldEnough, seq: "seq + 1", mac: "'gone.mac'" })}`,
+    found: [
+      { kind: "changed", from: 8, to: 8 },
+      { kind: "chain_missing", from: 1, to: 7 },
+    ],
   },
   "a first part that was cut off, with such an anchor": {
     sql: `WITH gone AS (DELETE FROM audit.entries WHERE seq < 4 AND ${ofVictim} RETURNING *)
-      INSERT INTO audit.anchors SELECT process, seq, at - interval '500 days', hash, 'gone.mac' FROM gone WHERE seq = 3`,
-    found: [{ kind: "unproven", from: 3, to: 3 }],
+      ${anchorOf(3, { at: oldEnough, mac: "'gone.mac'" })}`,
+    found: [
+      { kind: "unproven", from: 3, to: 3 },
+      { kind: "changed", from: 3, to: 3 },
+    ],
   },
   "a tail that was cut off": {
     sql: `DELETE FROM audit.entries WHERE seq > 5 AND ${ofVictim}`,
@@ -231,6 +244,31 @@ export function auditProofs(stage: () => AuditStage): void {
       expect(faultsOf(await last.audit.verify([]), without)).toEqual([{ kind: "unproven", from: 2, to: 2 }]);
       await audit.sql(`UPDATE audit.entries SET actor_id = 'mallory' WHERE seq = 2 AND process = $1::uuid`, old.id);
       expect(faultsOf(await last.audit.verify([]), old)).toContainEqual({ kind: "changed", from: 2, to: 2 });
+    });
+
+    it("nobody makes the anchor of a chain older than it is, also when the key of its rows is gone", async () => {
+      const { victim } = await twoChains();
+      const second = keyOf("k2");
+      const rotating = await audit.start({ keyring: createKeyring([second, audit.key]) });
+      expect(await rotating.audit.checkpoint()).toMatchObject({ ok: true, keysBehindFaults: [] });
+      const last = await audit.start({ keyring: createKeyring([second]) });
+      expect(await last.audit.verify(victim.heads)).toMatchObject({ ok: true });
+      await audit.sql(
+        `WITH gone AS (DELETE FROM audit.entries WHERE seq < 4 AND ${ofVictim} RETURNING *)
+          ${anchorOf(3, { at: oldEnough, mac: "'k1.x'" })}`,
+        victim.id,
+      );
+      expect(faultsOf(await last.audit.verify([]), victim)).toEqual([{ kind: "changed", from: 3, to: 3 }]);
+    });
+
+    it("a checkpoint says which keys rows behind a fault need, since it proves none of these", async () => {
+      const { victim } = await twoChains();
+      await audit.sql(`DELETE FROM audit.entries WHERE seq = 4 AND ${ofVictim}`, victim.id);
+      const rotating = await audit.start({ keyring: createKeyring([keyOf("k2"), audit.key]) });
+      expect(await rotating.audit.checkpoint()).toMatchObject({
+        ok: false,
+        keysBehindFaults: [{ keyId: "k1", process: victim.id }],
+      });
     });
 
     it("a checkpoint proves nothing of a chain from its first fault on", async () => {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
-import type { AuditStage } from "./stage.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
+import { type AuditStage, keyOf } from "./stage.ts";
 
 const dayMs = 86_400_000;
 const monthOf = (time: Date) => time.toISOString().slice(0, 7).replace("-", "_");
@@ -101,6 +102,19 @@ export function auditRetention(stage: () => AuditStage): void {
     expect(await process.audit.prune(new Date(Date.now() - 401 * dayMs))).toBe(1);
     expect((await audit.rows(process)).map(({ seq }) => seq)).toEqual([5]);
     expect(await process.audit.verify([])).toMatchObject({ ok: true, rows: 1 });
+  });
+
+  it("what was pruned in order is proven though the key of its entries is gone", async () => {
+    const old = await audit.start({ over: patient, wallMs: Date.now() - 500 * dayMs });
+    await audit.write(old, "keys.create");
+    old.wall.ms = Date.now();
+    await audit.write(old, "keys.create");
+    const second = keyOf("k2");
+    const rotating = await audit.start({ over: patient, keyring: createKeyring([second, audit.key]) });
+    expect(await rotating.audit.checkpoint()).toMatchObject({ ok: true });
+    expect(await rotating.audit.prune(new Date(Date.now() - 450 * dayMs))).toBe(2);
+    const last = await audit.start({ over: patient, keyring: createKeyring([second]) });
+    expect(await last.audit.verify([])).toMatchObject({ ok: true, faults: [] });
   });
 
   it("an old entry behind a younger one of its chain stays until that one is removed: what is left is always the end of a chain", async () => {

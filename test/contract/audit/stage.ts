@@ -4,7 +4,7 @@ import type { Actor, Audit, AuditAction, AuditRow, Head, NewEntry } from "../../
 import { systemClock } from "../../../src/clock.ts";
 import { type AuditStore, createAuditStore } from "../../../src/store/audit.ts";
 import { auditTimes, retentionTimes } from "../../../src/time.ts";
-import { createKeyring, type Keyring } from "../../../src/vault/keyring.ts";
+import { createKeyring, keyIdOfProof, type Keyring } from "../../../src/vault/keyring.ts";
 import { hangMs, until } from "../../support/patience.ts";
 import { temporaryFolder } from "../../support/services/guardian.ts";
 import type { Database } from "../../../src/store/database.ts";
@@ -78,6 +78,7 @@ export class AuditStage {
       store: over(this.store),
       folder: path,
       keyring,
+      keyIdOf: keyIdOfProof,
       self: { replica: process.replica, name: "test", version: "1.0.0" },
       process: id,
       retentionDays: retentionTimes.auditDays,

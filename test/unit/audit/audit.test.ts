@@ -8,7 +8,7 @@ import { createJournal } from "../../../src/audit/journal.ts";
 import { BrokerError } from "../../../src/errors.ts";
 import type { AuditStore, AuditTransaction, ChainedEntry } from "../../../src/store/audit.ts";
 import { auditTimes } from "../../../src/time.ts";
-import { createKeyring } from "../../../src/vault/keyring.ts";
+import { createKeyring, keyIdOfProof } from "../../../src/vault/keyring.ts";
 import { until } from "../../support/patience.ts";
 import { temporaryFolder } from "../../support/services/guardian.ts";
 import { type ManualClock, manualClock } from "../tokens/manual-clock.ts";
@@ -54,6 +54,7 @@ async function start({ disk = true, mostWaiting = 20_000, batches = 0 } = {}) {
     store,
     folder,
     keyring,
+    keyIdOf: keyIdOfProof,
     self: { replica: randomUUID(), name: "test", version: "1.0.0" },
     process,
     retentionDays: 400,

@@ -44,11 +44,15 @@ test("what does not open is told without the name of a connection that the key's
   expect(names).toEqual(["acme-one", null, "acme-one", null, "app", null]);
 });
 
-test("a key whose patterns do not cover * gives up no answers of other connections", async () => {
+test("a key whose patterns do not cover * gives up no answers of other connections, and no proofs of the audit", async () => {
   const service = createEncryptionService({ keyring: keys } as unknown as Parts);
   await expect(service.rotate(principal, ["away:8080"])).rejects.toMatchObject({
     code: "forbidden",
     message: expect.stringContaining("abandon_spool") as string,
+  });
+  await expect(service.rotate(principal, [], { acceptsAuditFaults: true })).rejects.toMatchObject({
+    code: "forbidden",
+    message: expect.stringContaining("accept_audit_faults") as string,
   });
 });
 
