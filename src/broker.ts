@@ -124,8 +124,9 @@ export async function createBroker(config: Config, log: Logger) {
   const close = async () => {
     await encryption.worker.stop();
     await withDeadline(keyUses.stop(), processTimes.lastWordMs, clock);
-    await peers.stop();
     await audit.stop();
+    // After the audit: it says which keys this replica's folder still needs, its entries included.
+    await peers.stop();
     await shared.close();
     await database.close();
     dataDir.release();
@@ -322,7 +323,8 @@ function openEncryption({ core, audit, log, ...parts }: EncryptionParts) {
   };
   const common = { ...parts, resealing, rows, tables: sealedTableNames, shared: sharedSpool, clock, onError };
   const unstored = () => core.unstored();
-  const currentKey = createCurrentKey({ ...common, records: resealing.record, unstored, log });
+  const inJournal = async () => await audit.heldKeyIds();
+  const currentKey = createCurrentKey({ ...common, records: resealing.record, unstored, inJournal, log });
   // The audit verifies its entries, and signs a checkpoint with the new key, before the old one may go.
   const beforeForgetting = async () => (await audit.checkpoint()).keysBehindFaults;
   const onForgotten = async (ids: readonly string[]) => {

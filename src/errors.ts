@@ -238,6 +238,7 @@ const onDisk: Readonly<Record<string, string>> = {
   EPERM: "this user may not: change its owner or mode, or name another one",
   EROFS: "it lies on a read-only file system: name another one, or mount a volume there",
   ENOSPC: "the disk is full: make room",
+  ETIMEDOUT: "it does not answer in time: look after its disk or its server",
   ELOOP: "its links go round in a circle: correct the path",
   ENAMETOOLONG: "the path is too long: shorten it",
 };

@@ -331,6 +331,8 @@ export const auditTimes = durations({
   /** The pause after a failed write. It doubles with each further one, up to the longest. */
   retryFirstMs: 300,
   retryMaxMs: 10_000,
+  /** For DATA_DIR to take a line: longer, and it counts as a disk that takes nothing. */
+  diskMs: 2000,
   /** What DATA_DIR does not take is waited for in the database so long: before a change, and after it. */
   directMs: 2000,
   /** At the end of the process, for the last entries to be written. What is left then stays in DATA_DIR. */

@@ -44,7 +44,7 @@ export type SealedFormatParts = {
   keys: readonly { id: string; key: Buffer }[];
   /** Of these keys. Its current key is chosen here, before anything is sealed. */
   keyring: Keyring;
-  /** Who starts, and under which keys something waits in its spool folder; null: no other process can be there. */
+  /** Who starts, and under which keys something waits in its DATA_DIR; null: no other process can be there. */
   self: { id: string; name: string; held: () => Promise<string[]> } | null;
   definitions: Resealing["definitions"];
   onSetAside: Resealing["onSetAside"];

@@ -25,7 +25,7 @@ type Options = {
   store: AuditStore;
   /** The folder of the journal. */
   folder: string;
-  keyring: Pick<Keyring, "sign" | "verify" | "seal" | "open">;
+  keyring: Pick<Keyring, "ids" | "current" | "keyIdOf" | "sign" | "verify" | "seal" | "open">;
   /** The id of the key that made a MAC. */
   keyIdOf: (mac: string) => string;
   /** This replica, and the version that it runs. */
@@ -118,7 +118,8 @@ export function createAudit(options: Options): Audit {
     if (seq !== null) return { id, draft, kept: "database", seq };
     // It is just being written, so it must be told that nothing was done.
     const content = contentOf(draft, { result: "storage_unavailable" });
-    if (!takeBack()) writer.add({ id, content, onWritten: () => {} });
+    if (takeBack()) journal.done([id]);
+    else writer.add({ id, content, onWritten: () => {} });
     throw notRecorded("neither DATA_DIR nor the database takes its entry for the audit");
   };
 
@@ -226,6 +227,7 @@ export function createAudit(options: Options): Audit {
         if (batch === 0) return removed;
       }
     },
+    heldKeyIds: async () => await journal.keyIds(),
     async start() {
       writer.takeOver(await journal.takeOver());
       running = run();

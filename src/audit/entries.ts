@@ -203,7 +203,7 @@ export type KeyBehindFault = { keyId: string; process: string };
 /** The writing side, and the reading one. */
 export type Audit = {
   /**
-   * Writes down that something is about to be changed. Resolves when it is durable. With `mustNotFail` it always resolves, and an
+   * Writes down that something is about to be changed. Resolves when it is durable; a disk that hangs counts as full after 2 s. With `mustNotFail` it always resolves, and an
    * entry that neither disk nor database takes waits in memory.
    * @throws BrokerError storage_unavailable if neither takes it, or too many entries wait for the database
    */
@@ -233,6 +233,8 @@ export type Audit = {
   checkpoint(): Promise<AuditReport & { keysBehindFaults: KeyBehindFault[] }>;
   /** Removes entries before then, as far as the retention allows. Returns how many. @throws BrokerError invalid_request for a time within the retention */
   prune(before: Date): Promise<number>;
+  /** The keys under which entries wait in DATA_DIR. Never rejects. */
+  heldKeyIds(): Promise<readonly string[]>;
   /** Takes over what ended processes have left in DATA_DIR, and begins to write. Never rejects. */
   start(): Promise<void>;
   /** Writes what is left, or leaves it in DATA_DIR. Never rejects. */

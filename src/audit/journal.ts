@@ -1,6 +1,8 @@
 import { type FileHandle, mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { type Clock, withDeadline } from "../clock.ts";
 import { openedOrNull } from "../errors.ts";
+import { auditTimes } from "../time.ts";
 import type { Keyring, Place } from "../vault/keyring.ts";
 import type { Draft, Outcome } from "./entries.ts";
 
@@ -9,12 +11,18 @@ import type { Draft, Outcome } from "./entries.ts";
  * entry, and nobody reads there what somebody has sent by mistake, such as a key in place of a name, before `end` takes it away.
  */
 export type Journal = {
-  /** Resolves when the line would outlive this machine. Lines of the same moment share one fsync. @throws when the disk does not take it */
+  /**
+   * Resolves when the line would outlive this machine. Lines of the same moment share one fsync. @throws when the disk does not take it, or not
+   * within 2 s: then whoever wanted it written calls `done` for the entry once it is elsewhere, or was given up
+   */
   append(line: JournalLine): Promise<void>;
   /** These entries are in the database. A file that holds lines of no others is removed. */
   done(ids: readonly string[]): void;
   /** What ended processes have left: call it before the first line. Their files are removed when all of their entries are done. Never rejects. */
   takeOver(): Promise<Leftover[]>;
+  /** The keys under which files in its folder hold lines; all of the ring if that cannot be read. Never rejects. */
+  keyIds(): Promise<readonly string[]>;
+  /** Never rejects. A disk that hangs holds it up for 2 s. */
   close(): Promise<void>;
 };
 
@@ -35,47 +43,60 @@ export type Leftover = {
 type Options = {
   folder: string;
   process: string;
-  keyring: Pick<Keyring, "seal" | "open">;
+  keyring: Pick<Keyring, "ids" | "current" | "seal" | "open" | "keyIdOf">;
+  clock: Pick<Clock, "sleep">;
   /** Lines of a file do not prove that this broker has written them. They were put aside. */
   onRejected: (rejected: { file: string; lines: number }) => void;
   /** What cannot be read or removed. It is tried again at the next start. */
   onError: (error: unknown) => void;
 };
 
-/** `ids`: entries that have lines in it and are not done. */
-type Segment = { path: string; ids: Set<string>; bytes: number; file: FileHandle | null };
+/** `ids`: entries that have lines in it and are not done. `keyIds`: of the keys of all its lines. */
+type Segment = { path: string; ids: Set<string>; keyIds: Set<string>; bytes: number; file: FileHandle | null };
 
 const place: Place = { table: "audit journal", row: "", column: "line", revision: 0 };
 const ending = ".journal";
 /** A file that has grown to this is followed by the next one, so that it can be removed. */
 const fullBytes = 256 * 1024;
 
-export function createJournal({ folder, process, keyring, onRejected, onError }: Options): Journal {
-  type Waiting = { line: JournalLine; resolve: () => void; reject: (error: unknown) => void };
+export function createJournal({ folder, process, keyring, clock, onRejected, onError }: Options): Journal {
+  type Waiting = { line: JournalLine; isGivenUp: boolean; resolve: () => void; reject: (error: unknown) => void };
   let waiting: Waiting[] = [];
   let writing: Promise<void> | null = null;
   let current: Segment | null = null;
   let count = 0;
+  /** A write has not ended in time, and has not ended yet. */
+  let hangs = false;
+  /** The current file may hold a line that was given up. It must be removed as soon as its entries are done: nobody takes them over then. */
+  let mustLeave = false;
+  /** Whether all files in the folder are among `segments`. */
+  let knowsAll = false;
   const segments = new Set<Segment>();
   const removing = new Set<Promise<void>>();
 
   const writeWaiting = async (): Promise<void> => {
     while (waiting.length > 0) {
-      const batch = waiting;
+      let batch = waiting;
       waiting = [];
       try {
+        if (mustLeave || isUnderOldKey()) await leave();
         current ??= await openNext();
+        batch = batch.filter(({ isGivenUp }) => !isGivenUp);
+        if (batch.length === 0) continue;
         for (const { line } of batch) for (const id of idsOf(line)) current.ids.add(id);
+        current.keyIds.add(keyring.current());
         const text = batch.map(({ line }) => seal(line)).join("");
         current.bytes += text.length;
         await (current.file as FileHandle).appendFile(text);
         await (current.file as FileHandle).datasync();
         for (const { resolve } of batch) resolve();
-        if (current.bytes > fullBytes) await leave();
+        if (current.bytes > fullBytes || mustLeave) await leave();
       } catch (error) {
         // A line that was written in part must stay the last one of its file.
         await leave();
         for (const { reject } of batch) reject(error);
+      } finally {
+        hangs = false;
       }
     }
   };
@@ -84,16 +105,20 @@ export function createJournal({ folder, process, keyring, onRejected, onError }:
     await mkdir(folder, { recursive: true, mode: 0o700 });
     count += 1;
     const path = join(folder, `${process}.${count}${ending}`);
-    const segment = { path, ids: new Set<string>(), bytes: 0, file: await open(path, "ax", 0o600) };
+    const segment = { path, ids: new Set<string>(), keyIds: new Set<string>(), bytes: 0, file: await open(path, "ax", 0o600) };
     segments.add(segment);
     await syncFolder(folder);
     return segment;
   };
 
+  const isWriting = (): boolean => writing !== null;
+  const isUnderOldKey = (): boolean => [...(current?.keyIds ?? [])].some((id) => id !== keyring.current());
+
   /** The next line goes into another file. */
   const leave = async (): Promise<void> => {
     const left = current;
     current = null;
+    mustLeave = false;
     if (left === null) return;
     await left.file?.close().catch(onError);
     left.file = null;
@@ -118,31 +143,47 @@ export function createJournal({ folder, process, keyring, onRejected, onError }:
     return json === null ? null : (JSON.parse(json) as JournalLine);
   };
 
-  /** The valid lines of a file that an ended process has left. */
-  const readLines = async (name: string): Promise<JournalLine[]> => {
+  /** The valid lines of a file that an ended process has left, and the keys of these. */
+  const readLines = async (name: string): Promise<{ lines: JournalLine[]; keyIds: Set<string> }> => {
     const path = join(folder, name);
     const texts = (await readFile(path, "utf8")).split("\n");
     texts.pop(); // nothing, or a line that was never finished, and so never counted as durable
     const lines: JournalLine[] = [];
+    const keyIds = new Set<string>();
     const rejected: string[] = [];
     for (const text of texts) {
       const line = unseal(text);
-      if (line === null) rejected.push(text);
-      else lines.push(line);
+      if (line === null) {
+        rejected.push(text);
+        continue;
+      }
+      lines.push(line);
+      keyIds.add(keyring.keyIdOf(Buffer.from(text, "base64")) as string);
     }
     if (rejected.length > 0) {
       await writeFile(`${path}.rejected`, rejected.map((text) => `${text}\n`).join(""), { mode: 0o600 });
       onRejected({ file: `${path}.rejected`, lines: rejected.length });
     }
-    return lines;
+    return { lines, keyIds };
   };
 
   return {
     async append(line) {
+      if (hangs) throw tooSlow();
       const { promise, resolve, reject } = Promise.withResolvers<void>();
-      waiting.push({ line, resolve, reject });
+      const entry = { line, isGivenUp: false, resolve, reject };
+      waiting.push(entry);
       writing ??= writeWaiting().finally(() => (writing = null));
-      return await promise;
+      const isWritten = await withDeadline(
+        promise.then(() => true),
+        auditTimes.diskMs,
+        clock,
+      );
+      if (isWritten !== null) return;
+      entry.isGivenUp = true;
+      mustLeave = true;
+      hangs = isWriting();
+      throw tooSlow();
     },
     done(ids) {
       for (const segment of segments) {
@@ -154,14 +195,20 @@ export function createJournal({ folder, process, keyring, onRejected, onError }:
       const found = new Map<string, Leftover>();
       const outcomes = new Map<string, Outcome>();
       const writings = new Map<string, Leftover["writings"]>();
-      const names = await readdir(folder).catch((error: unknown): string[] => {
-        if ((error as NodeJS.ErrnoException).code !== "ENOENT") onError(error);
+      knowsAll = true;
+      const unread = (error: unknown): void => {
+        knowsAll = false;
+        onError(error);
+      };
+      const names = await namesIn(folder).catch((error: unknown): string[] => {
+        unread(error);
         return [];
       });
-      for (const name of names.filter((each) => each.endsWith(ending)).sort()) {
+      for (const name of names) {
         try {
-          const lines = await readLines(name);
-          segments.add({ path: join(folder, name), ids: new Set(lines.flatMap(idsOf)), bytes: 0, file: null });
+          const { lines, keyIds } = await readLines(name);
+          const ids = new Set(lines.flatMap(idsOf));
+          segments.add({ path: join(folder, name), ids, keyIds, bytes: 0, file: null });
           for (const line of lines) {
             if (line.kind === "begun") found.set(line.id, { ...line, outcome: null, writings: [] });
             else if (line.kind === "ended") outcomes.set(line.id, line.outcome);
@@ -172,7 +219,7 @@ export function createJournal({ folder, process, keyring, onRejected, onError }:
             }
           }
         } catch (error) {
-          onError(error);
+          unread(error);
         }
       }
       const leftovers = [...found.values()].map(({ id, draft }) => ({
@@ -188,12 +235,42 @@ export function createJournal({ folder, process, keyring, onRejected, onError }:
       }
       return leftovers.sort((one, other) => one.draft.atMs - other.draft.atMs);
     },
+    async keyIds() {
+      // Where nothing is written, no line moves it on to another file.
+      if (!isWriting() && isUnderOldKey()) void leave();
+      if (!knowsAll) return await keyIdsInJournals(folder, keyring).catch(() => keyring.ids);
+      return [...new Set([...segments].flatMap(({ keyIds }) => [...keyIds]))];
+    },
     async close() {
-      await writing;
-      await leave();
-      await Promise.all(removing);
+      const closing = async (): Promise<void> => {
+        await writing;
+        await leave();
+        await Promise.all(removing);
+      };
+      await withDeadline(closing(), auditTimes.diskMs, clock);
     },
   };
+}
+
+/** The keys under which journals in this folder hold lines. Nothing is proven of these. @throws if something there cannot be read */
+export async function keyIdsInJournals(folder: string, { keyIdOf }: Pick<Keyring, "keyIdOf">): Promise<string[]> {
+  const texts = (await namesIn(folder)).map(async (name) => await readFile(join(folder, name), "utf8"));
+  const lines = (await Promise.all(texts)).flatMap((text) => text.split("\n"));
+  const ids = lines.map((line) => keyIdOf(Buffer.from(line, "base64")));
+  return [...new Set(ids.filter((id) => id !== null))];
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  const names = await readdir(folder).catch((error: unknown): string[] => {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  });
+  return names.filter((name) => name.endsWith(ending)).sort();
+}
+
+function tooSlow(): Error {
+  const seconds = auditTimes.diskMs / 1000;
+  return Object.assign(new Error(`a write has not ended within ${seconds} s`), { code: "ETIMEDOUT" });
 }
 
 function idsOf(line: JournalLine): readonly string[] {

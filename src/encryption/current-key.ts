@@ -25,13 +25,15 @@ type Options = {
   records: RecordMover;
   /** The answers that the database does not have yet. */
   unstored: () => readonly AnswerRecord[];
+  /** The keys under which entries of the audit wait in this process's own folder. Never rejects. */
+  inJournal: () => Promise<readonly string[]>;
   clock: Pick<Clock, "monotonicMs">;
   log: { error(fields: { key: string }, text: string): void };
   onError: (error: unknown) => void;
 };
 
 export function createCurrentKey(options: Options): CurrentKey {
-  const { self, keyring, known, files, records, unstored, clock, log, onError } = options;
+  const { self, keyring, known, files, records, unstored, inJournal, clock, log, onError } = options;
   /** When each key was last the current one; what it has sealed may still be on the way to the database. */
   const usedUntilMs = new Map<string, number>();
   /** Before the first look, anything may be there. */
@@ -46,15 +48,18 @@ export function createCurrentKey(options: Options): CurrentKey {
     }
   };
 
-  const held = (): string[] => {
+  const heldWith = (journaled: readonly string[]): string[] => {
     const nowMs = clock.monotonicMs();
     const settling = [...usedUntilMs].filter(([, untilMs]) => nowMs - untilMs < encryptionTimes.settleMs);
     const inMemory = unstored().flatMap(sealsIn).map(readableKeyId);
-    const ids = [...inFolder.ids, ...settling.map(([id]) => id), ...inMemory];
+    const ids = [...inFolder.ids, ...journaled, ...settling.map(([id]) => id), ...inMemory];
     return [...new Set(ids.filter((id) => id !== null))].sort();
   };
 
-  const told = (): ToldKeys => ({ ids: keyring.ids, current: keyring.current(), held: held() });
+  const told = async (): Promise<ToldKeys> => {
+    const journaled = await inJournal();
+    return { ids: keyring.ids, current: keyring.current(), held: heldWith(journaled) };
+  };
 
   /** @throws while Postgres is away: the key before stays */
   const adopt = async (id: string): Promise<void> => {
@@ -73,11 +78,11 @@ export function createCurrentKey(options: Options): CurrentKey {
   return {
     async told() {
       if (clock.monotonicMs() - inFolder.lookedMs >= encryptionTimes.spoolLookMs) await look();
-      return told();
+      return await told();
     },
     async toldNow() {
       await look();
-      return told();
+      return await told();
     },
     heard({ keyLists, isNamed }) {
       const wanted = commonKey(keyring.ids, keyLists) ?? keyring.current();

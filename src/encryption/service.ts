@@ -257,5 +257,5 @@ const nameOf = ({ table, id, name, column }: Unopened) => `${table} ${name ?? id
 function whyInstance({ name, isPresent, seenAt }: Instance): string {
   return isPresent
     ? `${name} holds something under it that is not stored yet`
-    : `${name} has not been seen since ${seenAt.toISOString()}, and may hold answers under it in its spool folder: start it, or give them up (abandon_spool)`;
+    : `${name} has not been seen since ${seenAt.toISOString()}, and may hold answers or entries of the audit under it in its DATA_DIR: start it, or give them up (abandon_spool)`;
 }

@@ -2,6 +2,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
+import { keyIdsInJournals } from "../audit/journal.ts";
 import { systemClock, withDeadline } from "../clock.ts";
 import type { Config, EncryptionKeySetting } from "../config.ts";
 import { createRedisEnds, noEnds } from "../coordination/end-messages.ts";
@@ -97,7 +98,11 @@ export async function openStorage(
   const files = createFileSpool(dataDir.spool, () => {});
   const { record } = createResealing(keyring, createTokenVault(keyring));
   // What cannot be read may be under any of them.
-  const held = async () => await keyIdsInSpool(record, files).catch(() => [...keyring.ids]);
+  const held = async () =>
+    await Promise.all([keyIdsInSpool(record, files), keyIdsInJournals(dataDir.audit, keyring)]).then(
+      (ids) => [...new Set(ids.flat())],
+      () => [...keyring.ids],
+    );
   const afterwards = async (session: MigrationSession) => {
     await setRetention(session, config.auditRetentionDays);
     await ensureSealedFormat(session, {

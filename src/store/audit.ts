@@ -56,10 +56,17 @@ export type EntryQuery = {
   limit: number;
 };
 
+/**
+ * Whoever owns the database can give an entry a time that no broker writes, such as `infinity`. It is read as the nearest one of these, so that
+ * the entry has a place in a list; `verify` names it as changed.
+ */
+const firstTime = "'1970-01-01 00:00Z'::timestamptz";
+const lastTime = "'5000-01-01 00:00Z'::timestamptz";
+
 const linkColumns: Columns<ChainLink> = {
   process: "process::text",
   seq: "seq::float8",
-  at: "at",
+  at: `LEAST(GREATEST(at, ${firstTime}), ${lastTime})`,
   hash: "hash",
   mac: "mac",
 };
@@ -145,6 +152,8 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
         connection !== null && Sql.sql`target_name = ${connection} AND target_kind = 'connection'`,
         action !== null && Sql.sql`action = ${action}`,
         within !== null && Sql.sql`target_kind = 'connection' AND target_name LIKE ANY(${[...within]}::text[])`,
+        // Rows beyond have no place that a next page could begin behind, so they are on a first page, or nowhere.
+        after && Sql.raw(oldestFirst ? `at < ${lastTime}` : `at >= ${firstTime}`),
         // The first condition finds the place in an index, whose order goes no further than `at`.
         after &&
           (oldestFirst

@@ -31,7 +31,7 @@ export type ToldKeys = {
   ids: readonly string[];
   /** The key with which it seals. */
   current: string;
-  /** Every key with which something is sealed that only this process has: in its spool folder, or in memory. */
+  /** Every key with which something is sealed that only this process has: in its spool folder, in its journal, or in memory. */
   held: readonly string[];
 };
 

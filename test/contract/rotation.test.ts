@@ -63,6 +63,7 @@ class Replica {
       files: emptySpool,
       records: resealing.record,
       unstored: () => [],
+      inJournal: async () => [],
       clock: systemClock,
       log: { error: (_fields, text) => void this.errors.push(text) },
       onError: (error) => void this.errors.push(error),

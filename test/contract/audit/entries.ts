@@ -283,4 +283,30 @@ export function auditEntries(stage: () => AuditStage): void {
 
 function sumOf(rows: readonly AuditRow[]): number {
   return rows.reduce((sum, { action, detail }) => sum + (action === "tokens.read" ? Number(detail["count"]) : 0), 0);
+
+  it("an entry whose time somebody made one that no broker writes hides no other one", async () => {
+    const process = await audit.start();
+    for (let count = 0; count < 4; count++) await audit.write(process, "keys.create");
+    const change = "UPDATE audit.entries SET at = $2::text::timestamptz WHERE process = $1::uuid AND seq = $3::int";
+    const times = ["-infinity", "infinity", "20000-01-01Z"];
+    for (const [index, time] of times.entries()) await audit.sql(change, process.id, time, index + 2);
+    const numberOf = ({ id }: AuditRow) => Number(id.split(":")[1]);
+    const { items } = await process.audit.list({ limit: 100, cursor: null });
+    expect(items.map(numberOf)).toEqual([3, 4, 5, 1, 2]);
+    expect(items.map(({ at }) => at.toISOString().slice(0, 4))).toEqual(
+      expect.arrayContaining(["5000", "1970", new Date(now).toISOString().slice(0, 4)]),
+    );
+    const paged: number[] = [];
+    let cursor: string | null = null;
+    do {
+      const page: Awaited<ReturnType<typeof process.audit.list>> = await process.audit.list({ limit: 1, cursor });
+      paged.push(...page.items.map(numberOf));
+      cursor = page.nextCursor;
+    } while (cursor !== null);
+    expect(paged).toEqual([3, 5, 1]);
+    const exported: number[] = [];
+    for await (const row of process.audit.export({})) exported.push(numberOf(row));
+    expect(exported).toEqual([2, 1, 5, 4, 3]);
+    expect((await verified(process)).faults.map(({ from }) => from)).toContain(3);
+  });
 }

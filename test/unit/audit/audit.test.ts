@@ -12,6 +12,7 @@ import { createKeyring, keyIdOfProof } from "../../../src/vault/keyring.ts";
 import { until } from "../../support/patience.ts";
 import { temporaryFolder } from "../../support/services/guardian.ts";
 import { type ManualClock, manualClock } from "../tokens/manual-clock.ts";
+import { hangDisk } from "./hanging-disk.ts";
 
 const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
 const entry: NewEntry = {
@@ -88,6 +89,12 @@ async function outcomeOf(work: Promise<unknown>, clock: ManualClock): Promise<un
   return done[0];
 }
 
+/** What the next process would find. */
+async function leftIn(folder: string) {
+  const next = createJournal({ folder, keyring, process: "next", clock: manualClock(), onRejected() {}, onError() {} });
+  return await next.takeOver();
+}
+
 async function untilWritten(rows: readonly unknown[], count: number, clock: ManualClock): Promise<void> {
   await until("they are written", async () => {
     await clock.pass(auditTimes.retryMaxMs);
@@ -104,8 +111,7 @@ test("while the database does not answer, entries are in DATA_DIR: nobody waits,
     audit.countRefused();
   }
   expect(rows).toHaveLength(1);
-  const next = createJournal({ folder, process: "next", keyring, onRejected() {}, onError() {} });
-  expect(await next.takeOver()).toHaveLength(3);
+  expect(await leftIn(folder)).toHaveLength(3);
 });
 
 test("without room in DATA_DIR a change is begun in the database, with an entry of its own, and refused where that takes nothing either", async () => {
@@ -159,13 +165,12 @@ test("with too many entries that wait for the database, changes are refused, and
 });
 
 test("at an orderly end while the database is away, entries and counts stay in DATA_DIR", async () => {
-  const { audit, database, clock, folder } = await start();
+  const { audit, database, folder } = await start();
   database.does = "fail";
   await audit.end(await audit.begin(entry), { result: "ok" });
   for (let count = 0; count < 5; count++) audit.countRead({ actor: entry.actor, connection: "c", result: "ok" });
-  expect(await outcomeOf(audit.stop(), clock)).toBe("done");
-  const next = createJournal({ folder, process: "next", keyring, onRejected() {}, onError() {} });
-  const left = await next.takeOver();
+  await audit.stop();
+  const left = await leftIn(folder);
   expect(left.map(({ draft, outcome }) => [draft.action, draft.detail["count"], outcome?.result])).toEqual(
     expect.arrayContaining([
       ["connections.delete", undefined, "ok"],
@@ -196,4 +201,36 @@ test("old entries are removed one batch at a time, and others are written in bet
   expect(maintenance.batches).toBe(1);
   await clock.pass(auditTimes.countsMs);
   expect(maintenance.batches).toBe(0);
+});
+
+test("while DATA_DIR hangs, a change is begun in the database after 2 s; what must not fail goes on, and is written once", async () => {
+  const { audit, rows, clock, folder } = await start();
+  await audit.end(await audit.begin(entry), { result: "ok" });
+  await until("it is written", () => rows.length === 2);
+  const disk = await hangDisk();
+  try {
+    const first = audit.begin(entry);
+    const atLink = audit.begin({ ...entry, action: "consents.complete" }, { mustNotFail: true });
+    await clock.pass(auditTimes.diskMs);
+    await audit.end(await first, { result: "ok" });
+    await audit.end(await atLink, { result: "ok" });
+    await audit.end(await audit.begin(entry), { result: "ok" });
+  } finally {
+    disk.goOn();
+  }
+  const written = rows.slice(2).map(({ action, result }) => `${action} ${result}`);
+  expect(written).toEqual([
+    ...["connections.delete begun", "connections.delete ok", "consents.complete ok"],
+    ...["connections.delete begun", "connections.delete ok"],
+  ]);
+  await until("nothing is left there", async () => (await leftIn(folder)).length === 0);
+});
+
+test("entries and counts that stay in DATA_DIR at the end are told as held, under their key", async () => {
+  const { audit, database } = await start();
+  database.does = "fail";
+  audit.countRead({ actor: entry.actor, connection: "c", result: "ok" });
+  expect(await audit.heldKeyIds()).toEqual([]);
+  await audit.stop();
+  expect(await audit.heldKeyIds()).toEqual(["k1"]);
 });

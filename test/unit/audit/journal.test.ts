@@ -4,9 +4,12 @@ import { join } from "node:path";
 import { beforeEach, expect, test } from "vitest";
 import { draftOf } from "../../../src/audit/entries.ts";
 import { createJournal, type Journal } from "../../../src/audit/journal.ts";
+import { auditTimes } from "../../../src/time.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { until } from "../../support/patience.ts";
 import { temporaryFolder } from "../../support/services/guardian.ts";
+import { manualClock } from "../tokens/manual-clock.ts";
+import { hangDisk } from "./hanging-disk.ts";
 
 const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
 let folder: string;
@@ -17,11 +20,13 @@ beforeEach(async () => {
   [rejected, errors] = [[], []];
 });
 
-const open = (process: string, ring = keyring): Journal =>
+/** No deadline of it ends: its clock stands still unless a test passes another one. */
+const open = (process: string, ring = keyring, clock = manualClock()): Journal =>
   createJournal({
     folder,
     process,
     keyring: ring,
+    clock,
     onRejected: (each) => void rejected.push(each),
     onError: (error) => void errors.push(error),
   });
@@ -144,4 +149,77 @@ test("files are followed by new ones before they grow too large, and go when the
   journal.done(["open", "last"]);
   await journal.close();
   expect(files()).toEqual([]);
+});
+
+test("it says under which keys its folder holds lines, of ended processes too, and not of a former key under which nothing is left", async () => {
+  const keys = ["k1", "k2"].map((id) => ({ id, key: randomBytes(32) }));
+  const ring = createKeyring(keys);
+  const journal = open("p1", ring);
+  expect(await journal.keyIds()).toEqual([]);
+  await journal.takeOver();
+  await begin(journal, "a");
+  expect(await journal.keyIds()).toEqual(["k1"]);
+  ring.use("k2");
+  await begin(journal, "b");
+  expect(await journal.keyIds()).toEqual(["k1", "k2"]);
+  const next = open("p2", createKeyring(keys));
+  expect(await next.keyIds()).toEqual(["k1", "k2"]);
+  await next.takeOver();
+  expect(await next.keyIds()).toEqual(["k1", "k2"]);
+  journal.done(["a"]);
+  expect(await journal.keyIds()).toEqual(["k2"]);
+  journal.done(["b"]);
+  // Nothing is written after this change.
+  ring.use("k1");
+  await journal.keyIds();
+  await until("the file is gone", () => files().length === 0);
+  expect(await journal.keyIds()).toEqual([]);
+});
+
+test("what cannot be read may be under any key", async () => {
+  mkdirSync(join(folder, "p0.1.journal"), { recursive: true });
+  const ring = createKeyring(["k1", "k2"].map((id) => ({ id, key: randomBytes(32) })));
+  const journal = open("p1", ring);
+  await journal.takeOver();
+  expect(errors).toHaveLength(1);
+  expect(await journal.keyIds()).toEqual(["k1", "k2"]);
+});
+
+test("a disk that hangs fails a line after 2 s and the next ones at once; what it takes late goes when its entries are done", async () => {
+  const clock = manualClock();
+  const journal = open("p1", keyring, clock);
+  await begin(journal, "a");
+  const disk = await hangDisk();
+  try {
+    const slow = expect(begin(journal, "b")).rejects.toMatchObject({ code: "ETIMEDOUT" });
+    await clock.pass(auditTimes.diskMs);
+    await slow;
+    await expect(begin(journal, "c")).rejects.toMatchObject({ code: "ETIMEDOUT" });
+  } finally {
+    disk.goOn();
+  }
+  const begun = async (id: string) =>
+    await begin(journal, id).then(
+      () => true,
+      () => false,
+    );
+  await until("it takes lines again", async () => await begun("d"));
+  journal.done(["a", "b"]);
+  await until("the file with the late line is gone", () => files().length === 1);
+  expect((await open("p2").takeOver()).map(({ id }) => id)).toEqual(["d"]);
+});
+
+test("a disk that hangs does not hold up the end", async () => {
+  const clock = manualClock();
+  const journal = open("p1", keyring, clock);
+  await begin(journal, "a");
+  const disk = await hangDisk();
+  try {
+    void begin(journal, "b").catch(() => {});
+    const closed = journal.close();
+    await clock.pass(auditTimes.diskMs);
+    await closed;
+  } finally {
+    disk.goOn();
+  }
 });

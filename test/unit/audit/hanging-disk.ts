@@ -1,0 +1,26 @@
+import { execFileSync } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { temporaryFolder } from "../../support/services/guardian.ts";
+
+/** As many threads do the disk's work in a process of Node. */
+const threads = 4;
+
+/** From here on no disk answers this process, as if it were a network file system whose server is away; `goOn`: until then. */
+export async function hangDisk(): Promise<{ goOn: () => void }> {
+  const { path } = await temporaryFolder("hang");
+  const pipe = join(path, "pipe");
+  execFileSync("mkfifo", [pipe]);
+  // Whoever opens a pipe to read waits until somebody opens it to write.
+  const readers = Array.from({ length: threads }, async () => await open(pipe, "r"));
+  return {
+    goOn() {
+      const writer = openSync(pipe, "r+");
+      void Promise.all(readers).then(async (files) => {
+        await Promise.all(files.map(async (file) => await file.close()));
+        closeSync(writer);
+      });
+    },
+  };
+}
