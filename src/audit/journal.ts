@@ -105,7 +105,13 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
     await mkdir(folder, { recursive: true, mode: 0o700 });
     count += 1;
     const path = join(folder, `${process}.${count}${ending}`);
-    const segment = { path, ids: new Set<string>(), keyIds: new Set<string>(), bytes: 0, file: await open(path, "ax", 0o600) };
+    const segment = {
+      path,
+      ids: new Set<string>(),
+      keyIds: new Set<string>(),
+      bytes: 0,
+      file: await open(path, "ax", 0o600),
+    };
     segments.add(segment);
     await syncFolder(folder);
     return segment;

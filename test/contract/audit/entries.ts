@@ -279,10 +279,6 @@ export function auditEntries(stage: () => AuditStage): void {
     }
     expect([seen.length, new Set(seen).size]).toEqual([2500, 2500]);
   });
-}
-
-function sumOf(rows: readonly AuditRow[]): number {
-  return rows.reduce((sum, { action, detail }) => sum + (action === "tokens.read" ? Number(detail["count"]) : 0), 0);
 
   it("an entry whose time somebody made one that no broker writes hides no other one", async () => {
     const process = await audit.start();
@@ -309,4 +305,8 @@ function sumOf(rows: readonly AuditRow[]): number {
     expect(exported).toEqual([2, 1, 5, 4, 3]);
     expect((await verified(process)).faults.map(({ from }) => from)).toContain(3);
   });
+}
+
+function sumOf(rows: readonly AuditRow[]): number {
+  return rows.reduce((sum, { action, detail }) => sum + (action === "tokens.read" ? Number(detail["count"]) : 0), 0);
 }
