@@ -25,7 +25,7 @@ type Options = {
   store: AuditStore;
   /** The folder of the journal. */
   folder: string;
-  keyring: Pick<Keyring, "ids" | "current" | "keyIdOf" | "sign" | "verify" | "seal" | "open">;
+  keyring: Pick<Keyring, "ids" | "current" | "readableKeyId" | "sign" | "verify" | "seal" | "open">;
   /** The id of the key that made a MAC. */
   keyIdOf: (mac: string) => string;
   /** This replica, and the version that it runs. */

@@ -43,7 +43,7 @@ export type Leftover = {
 type Options = {
   folder: string;
   process: string;
-  keyring: Pick<Keyring, "ids" | "current" | "seal" | "open" | "keyIdOf">;
+  keyring: Pick<Keyring, "ids" | "current" | "seal" | "open" | "readableKeyId">;
   clock: Pick<Clock, "sleep">;
   /** Lines of a file do not prove that this broker has written them. They were put aside. */
   onRejected: (rejected: { file: string; lines: number }) => void;
@@ -131,6 +131,12 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
     removeIfDone(left);
   };
 
+  const finish = async (): Promise<void> => {
+    await writing;
+    await leave();
+    await Promise.all(removing);
+  };
+
   const removeIfDone = (segment: Segment): void => {
     if (segment.ids.size > 0 || segment === current) return;
     segments.delete(segment);
@@ -164,7 +170,7 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
         continue;
       }
       lines.push(line);
-      keyIds.add(keyring.keyIdOf(Buffer.from(text, "base64")) as string);
+      keyIds.add(keyring.readableKeyId(Buffer.from(text, "base64")) as string);
     }
     if (rejected.length > 0) {
       await writeFile(`${path}.rejected`, rejected.map((text) => `${text}\n`).join(""), { mode: 0o600 });
@@ -245,24 +251,24 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
       // Where nothing is written, no line moves it on to another file.
       if (!isWriting() && isUnderOldKey()) void leave();
       if (!knowsAll) return await keyIdsInJournals(folder, keyring).catch(() => keyring.ids);
-      return [...new Set([...segments].flatMap(({ keyIds }) => [...keyIds]))];
+      const ids = new Set<string>();
+      for (const segment of segments) for (const id of segment.keyIds) ids.add(id);
+      return [...ids];
     },
     async close() {
-      const closing = async (): Promise<void> => {
-        await writing;
-        await leave();
-        await Promise.all(removing);
-      };
-      await withDeadline(closing(), auditTimes.diskMs, clock);
+      await withDeadline(finish(), auditTimes.diskMs, clock);
     },
   };
 }
 
 /** The keys under which journals in this folder hold lines. Nothing is proven of these. @throws if something there cannot be read */
-export async function keyIdsInJournals(folder: string, { keyIdOf }: Pick<Keyring, "keyIdOf">): Promise<string[]> {
+export async function keyIdsInJournals(
+  folder: string,
+  { readableKeyId }: Pick<Keyring, "readableKeyId">,
+): Promise<string[]> {
   const texts = (await namesIn(folder)).map(async (name) => await readFile(join(folder, name), "utf8"));
   const lines = (await Promise.all(texts)).flatMap((text) => text.split("\n"));
-  const ids = lines.map((line) => keyIdOf(Buffer.from(line, "base64")));
+  const ids = lines.map((line) => readableKeyId(Buffer.from(line, "base64")));
   return [...new Set(ids.filter((id) => id !== null))];
 }
 

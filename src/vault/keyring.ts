@@ -45,7 +45,7 @@ export type Keyring = {
   /** Seals with this key of the ring. @throws Error when it is not there */
   sealWith(id: string, plaintext: string, place: Place): Uint8Array<ArrayBuffer>;
   /** The id of the key that a record names, which need not be in the ring. Null: it has not the form of one. */
-  keyIdOf(record: Uint8Array): string | null;
+  readableKeyId(record: Uint8Array): string | null;
   /** The inputs that a record is bound to. With others it does not open. @throws Error when it is no record */
   hostsOf(record: Uint8Array): string[];
   /**
@@ -111,7 +111,7 @@ export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Key
         throw new UnreadableSecretError(place, { keyId, reason: "does_not_open" });
       }
     },
-    keyIdOf: readableKeyId,
+    readableKeyId,
     hostsOf,
     deriveWith(proof, purpose) {
       const key = byId.get(keyIdOfProof(proof))?.key;

@@ -286,7 +286,6 @@ export function auditEntries(stage: () => AuditStage): void {
     const change = "UPDATE audit.entries SET at = $2::text::timestamptz WHERE process = $1::uuid AND seq = $3::int";
     const times = ["-infinity", "infinity", "20000-01-01Z"];
     for (const [index, time] of times.entries()) await audit.sql(change, process.id, time, index + 2);
-    const numberOf = ({ id }: AuditRow) => Number(id.split(":")[1]);
     const { items } = await process.audit.list({ limit: 100, cursor: null });
     expect(items.map(numberOf)).toEqual([3, 4, 5, 1, 2]);
     expect(items.map(({ at }) => at.toISOString().slice(0, 4))).toEqual(
@@ -306,6 +305,8 @@ export function auditEntries(stage: () => AuditStage): void {
     expect((await verified(process)).faults.map(({ from }) => from)).toContain(3);
   });
 }
+
+const numberOf = ({ id }: AuditRow) => Number(id.split(":")[1]);
 
 function sumOf(rows: readonly AuditRow[]): number {
   return rows.reduce((sum, { action, detail }) => sum + (action === "tokens.read" ? Number(detail["count"]) : 0), 0);

@@ -220,8 +220,11 @@ test("while DATA_DIR hangs, a change is begun in the database after 2 s; what mu
   }
   const written = rows.slice(2).map(({ action, result }) => `${action} ${result}`);
   expect(written).toEqual([
-    ...["connections.delete begun", "connections.delete ok", "consents.complete ok"],
-    ...["connections.delete begun", "connections.delete ok"],
+    "connections.delete begun",
+    "connections.delete ok",
+    "consents.complete ok",
+    "connections.delete begun",
+    "connections.delete ok",
   ]);
   await until("nothing is left there", async () => (await leftIn(folder)).length === 0);
 });

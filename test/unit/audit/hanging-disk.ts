@@ -17,10 +17,8 @@ export async function hangDisk(): Promise<{ goOn: () => void }> {
   return {
     goOn() {
       const writer = openSync(pipe, "r+");
-      void Promise.all(readers).then(async (files) => {
-        await Promise.all(files.map(async (file) => await file.close()));
-        closeSync(writer);
-      });
+      const closed = readers.map(async (reader) => await (await reader).close());
+      void Promise.all(closed).finally(() => closeSync(writer));
     },
   };
 }

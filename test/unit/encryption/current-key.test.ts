@@ -7,7 +7,7 @@ import { manualClock } from "../tokens/manual-clock.ts";
 test("a replica holds the keys under which entries of the audit wait in its folder, while it runs and when it stops", async () => {
   const keyring = createKeyring(["k2", "k1"].map((id) => ({ id, key: randomBytes(32) })));
   let journaled = ["k1"];
-  const { told, toldNow } = createCurrentKey({
+  const key = createCurrentKey({
     self: { id: randomUUID() },
     keyring,
     known: { adopt: async () => null },
@@ -26,7 +26,7 @@ test("a replica holds the keys under which entries of the audit wait in its fold
     log: { error() {} },
     onError() {},
   });
-  expect([(await told()).held, (await toldNow()).held]).toEqual([["k1"], ["k1"]]);
+  expect([(await key.told()).held, (await key.toldNow()).held]).toEqual([["k1"], ["k1"]]);
   journaled = [];
-  expect([(await told()).held, (await toldNow()).held]).toEqual([[], []]);
+  expect([(await key.told()).held, (await key.toldNow()).held]).toEqual([[], []]);
 });
