@@ -38,8 +38,9 @@ async function readOn(): Promise<void> {
     const last = answers.at(-1);
     // Both may be starting, at most for a moment. The one that is killed may have begun a refresh, whose permit stands until its time is over.
     const mustComeAgain = last?.status === 503 && last.body.code === "refresh_in_progress";
-    if (last !== null && last?.status !== 200 && !mustComeAgain)
+    if (last !== null && last?.status !== 200 && !mustComeAgain) {
       failures.push(`${last?.status} ${JSON.stringify(last?.body)}`);
+    }
   }
 }
 
