@@ -118,7 +118,6 @@ describeWithServices(["postgres"], "a broker that is killed while tokens are rea
       `SELECT ((SELECT COALESCE(sum(count), 0) FROM audit.open_reads WHERE result = 'ok')
         + (SELECT COALESCE(sum((detail->>'count')::int), 0) FROM audit.entries WHERE action = 'tokens.read'))::text AS count`,
     );
-    process.stderr.write(`${answered} answered, ${kept?.count} kept, ${performance.now() - startedMs} ms\n`);
     // How late a busy machine writes them, nobody can say; unit/audit holds the 4 s with a clock of its own.
     expect(Number(kept?.count)).toBeGreaterThan(0);
     expect(Number(kept?.count)).toBeLessThanOrEqual(reading.answered + readers.length);
