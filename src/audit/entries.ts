@@ -60,9 +60,6 @@ export const auditActions = {
 
 export type AuditAction = keyof typeof auditActions;
 
-/** The results that are no error code. `begun`: DATA_DIR took no line, so what was about to be done stands in an entry of its own. */
-export const auditResults = { ok: "ok", unknown: "unknown", begun: "begun" } as const;
-
 /** An entry as readers get it. `id`: `<process>:<seq>`. `result`: `ok`, an error code, `unknown` (its process ended first) or `begun`. */
 export type AuditRow = {
   id: string;

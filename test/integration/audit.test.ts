@@ -1,6 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import type { AuditRow } from "../../src/audit/entries.ts";
 import { ConnectedStage } from "../support/connected-stage.ts";
 import { findCanaries } from "../support/canaries.ts";
 import { until } from "../support/patience.ts";
@@ -10,16 +11,7 @@ import { temporaryFolder } from "../support/services/guardian.ts";
 import { walkConsent } from "../support/walk-consent.ts";
 import { run } from "../unit/cli/run.ts";
 
-type Entry = {
-  id: string;
-  at: string;
-  actor: { kind: string; id: string | null; name: string | null };
-  action: string;
-  target: { kind: string; name: string | null } | null;
-  address: string | null;
-  result: string;
-  detail: Record<string, unknown>;
-};
+type Entry = Omit<AuditRow, "at"> & { at: string };
 
 let stage: ConnectedStage;
 /** Keys as they were shown, and the ids by which the audit names them. */
