@@ -44,6 +44,9 @@ const expected: Readonly<Record<string, Expected>> = {
 /** The last point before undici writes. Two requests are never there at the same time, so each needs a kill of its own. */
 const oneByOne = "before send";
 
+/** Kills in the middle of the upgrade and of a rotation of keys: test/integration/upgrade and rotation, and row 37. They touch no refresh. */
+const isOfRefreshes = ({ file }: { file: string }): boolean => file !== "upgrade.ts" && !file.startsWith("encryption/");
+
 export const row: Row = {
   number: 13,
   title: "kill -9 at each failpoint × 20",
@@ -51,8 +54,6 @@ export const row: Row = {
   plays: { how: "in turn" },
   async run(given) {
     const failpoints = findFailpoints(fileURLToPath(new URL("../../../src", import.meta.url)));
-    // Kills in the middle of the upgrade and of a rotation of keys: test/integration/upgrade and rotation, and row 37. They touch no refresh.
-    const isOfRefreshes = ({ file }: { file: string }) => file !== "upgrade.ts" && !file.startsWith("encryption/");
     const found = new Set(failpoints.filter(isOfRefreshes).map(({ name }) => name));
     if (!isSame([...found], Object.keys(expected))) {
       return { ok: false, figure: `cases and failpoints differ: in src/ there are ${[...found].join(", ")}` };
