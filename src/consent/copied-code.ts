@@ -3,7 +3,7 @@ import { BrokerError, type ErrorCode } from "../errors.ts";
 import { rulesOfGrant } from "../grant-types.ts";
 import { expectedIssuer } from "../providers/oauth/authorization-request.ts";
 import type { ConnectionService } from "../services/connections.ts";
-import { namingHolders, type Principal } from "../services/principal.ts";
+import { namingHolders, type Principal } from "../callers/principal.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { ConnectionRecord, Connections } from "../store/connections.ts";
 import type { Attempt, ConsentAttempts, ConsentLinks } from "../store/consents.ts";

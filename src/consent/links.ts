@@ -14,7 +14,7 @@ import {
 } from "../providers/oauth/authorization-request.ts";
 import type { Discovery } from "../providers/oauth/discovery.ts";
 import type { ConnectionService } from "../services/connections.ts";
-import type { Principal } from "../services/principal.ts";
+import type { Principal } from "../callers/principal.ts";
 import type { ConnectionRecord, Connections } from "../store/connections.ts";
 import type { ConsentLinkRow, ConsentLinks, LinkKey } from "../store/consents.ts";
 import type { RowWithClient, TokenStatements } from "../store/token-statements.ts";
@@ -190,7 +190,7 @@ export function createLinks(deps: LinkDeps) {
       const purpose = request.purpose?.trim() ?? null;
       const { id, secretHash, token } = createLinkToken(deps.randomBytes);
       const expiresInSeconds = request.expiresInSeconds ?? consentTimes.linkSeconds;
-      const createdBy = principal.keyId;
+      const createdBy = principal.callerId;
       const row = { id, secretHash, connectionId, createdBy, returnTo, manual, purpose, expiresInSeconds };
       const { expiresAt } = await linkRows.insert(row);
       const detail = { link: id, created_by: createdBy, expires_at: expiresAt.toISOString() };

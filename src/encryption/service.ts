@@ -3,7 +3,7 @@ import type { ResignedMarks } from "../coordination/marks.ts";
 import type { ResealedSpool } from "../coordination/spool.ts";
 import { BrokerError } from "../errors.ts";
 import { publicName } from "../text.ts";
-import { coversAll, mayUse, type Principal } from "../services/principal.ts";
+import { coversAll, mayUse, type Principal } from "../callers/principal.ts";
 import type { EncryptionKeys, Instance, Replicas } from "../store/replicas.ts";
 import type { RotationRow, Rotations } from "../store/rotations.ts";
 import type { SealedRows, SealedTableName } from "../store/sealed-rows.ts";
@@ -131,7 +131,7 @@ export function createEncryptionService(options: Options) {
       }
       requireOneKey(keyring, await instances());
       for (const instance of abandoned) await abandon(instance);
-      const by = principal.keyId;
+      const by = principal.callerId;
       await rotations.begin({ id: randomUUID(), targetKey: keyring.current(), by, acceptsAuditFaults });
       worker.wake();
       const begun = await rotation(principal);

@@ -6,7 +6,7 @@ import type { UnreadableSecretError } from "../errors.ts";
 import type { Asker } from "../pages/layout.ts";
 import { type SandboxOptions, sandboxRoutes } from "../sandbox/sandbox.ts";
 import type { Audit } from "../audit/entries.ts";
-import type { KeyService } from "../services/keys.ts";
+import type { KeyService } from "../callers/keys.ts";
 import type { Ability } from "../store/api-keys.ts";
 import { auditRoutes } from "./audit.ts";
 import { createRequireAbility } from "./auth.ts";
@@ -117,7 +117,7 @@ function installRequestLog(app: FastifyInstance): void {
         route: routeOptions.url ?? "unknown",
         status: reply.statusCode,
         ms: Math.round(reply.elapsedTime * 10) / 10,
-        key: principal?.keyId,
+        key: principal?.callerId,
         connection: isKnown(reply.statusCode) ? connection : undefined,
       },
       "answered",

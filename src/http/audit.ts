@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Audit, AuditAction, AuditTarget, Begun, NewEntry } from "../audit/entries.ts";
 import type { ErrorCode } from "../errors.ts";
-import { mayUse } from "../services/principal.ts";
+import { mayUse } from "../callers/principal.ts";
 import { toBrokerError } from "./error-handler.ts";
 
 declare module "fastify" {

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { BrokerError } from "../errors.ts";
-import type { KeyService } from "../services/keys.ts";
-import type { Principal } from "../services/principal.ts";
+import type { KeyService } from "../callers/keys.ts";
+import type { Principal } from "../callers/principal.ts";
 import type { Ability } from "../store/api-keys.ts";
 import { type MinuteLimit, networkOf } from "./limits.ts";
 

@@ -11,7 +11,7 @@ import { isUniqueViolation } from "../store/database-errors.ts";
 import { didYouMean } from "../text.ts";
 import { clientDestination } from "../tokens/seal.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import { likePatterns, type Principal, requireMayCover } from "./principal.ts";
+import { likePatterns, type Principal, requireMayCover } from "../callers/principal.ts";
 
 type NewClientRequest = {
   name: string;

@@ -36,7 +36,14 @@ import type { TokenVault } from "../vault/vault.ts";
 import { usableDefinition } from "./clients.ts";
 import { type NewConnectionRequest, planConnection, type PlanParts, requireCredentials } from "./new-connection.ts";
 import type { Peers } from "./peers.ts";
-import { likePatterns, mayUse, mayUseClient, namingHolders, type Principal, unknownClient } from "./principal.ts";
+import {
+  likePatterns,
+  mayUse,
+  mayUseClient,
+  namingHolders,
+  type Principal,
+  unknownClient,
+} from "../callers/principal.ts";
 
 type ConnectionPatch = {
   scopes?: string[];
@@ -296,8 +303,8 @@ export function createConnectionService(parts: ConnectionServiceParts) {
       // Who may see the connection may also end it. Everything else uses the client's secret.
       const { id } = wish?.kind === "end" ? await get(principal, name) : await getToUse(principal, name);
       if (wish === undefined) await tokens.refreshNow(name);
-      else if (wish.kind === "end") await grantEnds.end(id, principal.keyId);
-      else await grantEnds.retry(id, { by: principal.keyId, force: wish.force });
+      else if (wish.kind === "end") await grantEnds.end(id, principal.callerId);
+      else await grantEnds.retry(id, { by: principal.callerId, force: wish.force });
       return await get(principal, name);
     },
 

@@ -17,7 +17,7 @@ import {
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { usableDefinition } from "./clients.ts";
-import { mayUseClient, type Principal, unknownClient } from "./principal.ts";
+import { mayUseClient, type Principal, unknownClient } from "../callers/principal.ts";
 
 export type NewConnectionRequest = {
   name: string;

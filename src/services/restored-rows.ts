@@ -8,7 +8,7 @@ import type { TokenStatements } from "../store/token-statements.ts";
 import type { TokenCache } from "../tokens/cache.ts";
 import { placeOf } from "../tokens/seal.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import { likePatterns, mayUse, type Principal } from "./principal.ts";
+import { likePatterns, mayUse, type Principal } from "../callers/principal.ts";
 
 /** A connection whose row comes from a restored database. Its refresh token has most likely been spent. */
 export type SuspendedConnection = {
@@ -72,7 +72,7 @@ export function createRestoredRowsService({ rows, vault, cache, keys, nowMs }: P
       const chosen = suspended.filter((row) => names === null || names.some((name) => isNamed(row, name)));
       // If one cannot be released, the others are. The error names it.
       const failed: unknown[] = [];
-      const one = async (row: TokenRow) => await release(row, principal.keyId);
+      const one = async (row: TokenRow) => await release(row, principal.callerId);
       await eachAlone(chosen, one, { onError: (error) => failed.push(error), isForAll: isStorageUnavailable });
       if (failed.length > 0) throw failed[0];
       return chosen.map(({ name }) => name);

@@ -5,15 +5,16 @@ import type { Broker } from "../broker.ts";
 import { systemClock, withDeadline } from "../clock.ts";
 import type { Config, Environment } from "../config.ts";
 import { BrokerError } from "../errors.ts";
-import type { Principal } from "../services/principal.ts";
+import type { Principal } from "../callers/principal.ts";
 import { processTimes } from "../time.ts";
 
 /** Who makes the sandbox's client and connection at the first start. */
 const starter: Principal = {
-  keyId: "first start",
+  callerId: "first start",
   actor: { kind: "system", id: null, name: "first start" },
   abilities: ["connections", "admin"],
   connections: ["*"],
+  labels: {},
   expiresAt: null,
 };
 

@@ -240,7 +240,7 @@ export const guards: readonly Guard[] = [
   },
   {
     name: "keys: an API key that only another replica can check is not refused as wrong",
-    file: "src/services/keys.ts",
+    file: "src/callers/keys.ts",
     find: 'if (row.isSilent) throw encryptionKeyMissing("this API key");',
     replace: "",
     caughtBy: unit("services/keys"),
@@ -345,7 +345,7 @@ export const guards: readonly Guard[] = [
   },
   {
     name: "keys: trusted for so long while Postgres is away",
-    file: "src/services/keys.ts",
+    file: "src/callers/keys.ts",
     find: "outageMs: trustSeconds * 1000,",
     replace: "outageMs: Infinity,",
     caughtBy: unit("services/keys"),

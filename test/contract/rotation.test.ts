@@ -33,7 +33,14 @@ import { type Columns, sealedBytes, sealedGrant, StoreStage, stageKey, vault } f
 const newKey = { id: "k2.new", key: randomBytes(32) };
 const both = [newKey, stageKey];
 const actor = { kind: "key", id: "tests", name: null } as const;
-const principal = { keyId: "tests", actor, abilities: ["admin" as const], connections: ["*"], expiresAt: null };
+const principal = {
+  callerId: "tests",
+  labels: {},
+  actor,
+  abilities: ["admin" as const],
+  connections: ["*"],
+  expiresAt: null,
+};
 
 /** What a replica with both keys, the new one first, makes of a database. */
 class Replica {

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
-import { makeApiKey } from "../../src/services/keys.ts";
+import { makeApiKey } from "../../src/callers/keys.ts";
 import { type Answer, canary, type Sending, type WrongInputStage } from "../support/wrong-input-stage.ts";
 
 /** What is tried, by the text in the column "when" of docs/errors.md. */

@@ -14,7 +14,7 @@ import type { ProviderDefinition } from "../../src/providers/format/definition.t
 import { loadCatalog } from "../../src/providers/load/catalog.ts";
 import { redirectUriOf } from "../../src/providers/oauth/authorization-request.ts";
 import { sandboxRoutes } from "../../src/sandbox/sandbox.ts";
-import type { Principal } from "../../src/services/principal.ts";
+import type { Principal } from "../../src/callers/principal.ts";
 import type { UnconfirmedGrant } from "../../src/store/accounts.ts";
 import type { ConnectionRecord } from "../../src/store/connections.ts";
 import { createAuthorizationRequests, createConsentAttempts, createConsentLinks } from "../../src/store/consents.ts";
@@ -45,7 +45,8 @@ type UnconfirmedAccount = { attemptId: string; account: string | null; label: st
 export type ExchangedCode = { connectionName: string; held: UnconfirmedAccount | null; endsSoon: boolean };
 
 const principal: Principal = {
-  keyId: "tests",
+  callerId: "tests",
+  labels: {},
   actor: { kind: "key", id: "tests", name: null },
   abilities: ["connections"],
   connections: ["*"],

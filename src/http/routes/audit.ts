@@ -11,7 +11,7 @@ import {
 } from "../../audit/entries.ts";
 import { type Clock, withDeadline } from "../../clock.ts";
 import { BrokerError } from "../../errors.ts";
-import { coversAll, likePatterns } from "../../services/principal.ts";
+import { coversAll, likePatterns } from "../../callers/principal.ts";
 import { callerTimes } from "../../time.ts";
 import { audited } from "../audit.ts";
 import { auditPageSchema, auditRowSchema, verificationSchema } from "../audit-answers.ts";

@@ -1,6 +1,6 @@
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
-import type { KeyService } from "../../services/keys.ts";
+import type { KeyService } from "../../callers/keys.ts";
 import { keyAbilities, keySchema, newKeySchema } from "../admin-answers.ts";
 import { audited, noteInAudit } from "../audit.ts";
 import { principalOf } from "../auth.ts";

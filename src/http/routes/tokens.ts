@@ -1,7 +1,7 @@
 import { Type } from "typebox";
 import { BrokerError, connectionNotFound } from "../../errors.ts";
 import type { ApiRequest } from "../../providers/oauth/side-requests.ts";
-import { mayUse, type Principal } from "../../services/principal.ts";
+import { mayUse, type Principal } from "../../callers/principal.ts";
 import { callerTimes, providerTimes } from "../../time.ts";
 import type { TokenService } from "../../tokens/read.ts";
 import { principalOf } from "../auth.ts";

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import * as fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
-import { likePatterns, mayUse } from "../../../src/services/principal.ts";
+import { likePatterns, mayUse } from "../../../src/callers/principal.ts";
 import type { ConnectionChanges, ConnectionFilter, PagePosition } from "../../../src/store/connections.ts";
 import { isUniqueViolation } from "../../../src/store/database-errors.ts";
 import { holding } from "./holding.ts";
@@ -259,7 +259,12 @@ export function connections(stage: () => StoreStage): void {
     const patterns = fc.array(fc.oneof(piece, fc.constant("*")), { maxLength: 6 }).map((pieces) => pieces.join(""));
     const pairs = fc.array(fc.tuple(patterns, names), { minLength: 100, maxLength: 100 });
     const property = fc.asyncProperty(pairs, async (given) => {
-      const principals = given.map(([pattern]) => ({ keyId: "k", abilities: [], connections: [pattern] }));
+      const principals = given.map(([pattern]) => ({
+        callerId: "k",
+        labels: {},
+        abilities: [],
+        connections: [pattern],
+      }));
       const answers = await stage().query<{ covers: boolean }>(
         `SELECT name LIKE ANY(ARRAY[pattern]) AS covers
          FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS pair(pattern, name, number) ORDER BY number`,
@@ -267,7 +272,7 @@ export function connections(stage: () => StoreStage): void {
         given.map(([, name]) => name),
       );
       const expected = given.map(([, name], index) =>
-        mayUse(principals[index] ?? { keyId: "", abilities: [], connections: [] }, name),
+        mayUse(principals[index] ?? { callerId: "", labels: {}, abilities: [], connections: [] }, name),
       );
       expect(answers.map(({ covers }) => covers)).toEqual(expected);
     });

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { connect } from "node:net";
 import { Agent, request } from "undici";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { makeApiKey } from "../../../src/services/keys.ts";
+import { makeApiKey } from "../../../src/callers/keys.ts";
 import { type BrokerProcess, startBroker } from "../../support/broker-process.ts";
 import type { Place } from "../../support/canaries.ts";
 import { until } from "../../support/patience.ts";

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { makeApiKey } from "../../../src/services/keys.ts";
+import { makeApiKey } from "../../../src/callers/keys.ts";
 import { patience } from "../../support/patience.ts";
 import { proveByHand, vaultOf } from "../../support/prove-by-hand.ts";
 import { query } from "../../support/query.ts";

@@ -1,12 +1,13 @@
 import { randomBytes } from "node:crypto";
 import { expect, test } from "vitest";
 import { createEncryptionService } from "../../../src/encryption/service.ts";
-import type { Principal } from "../../../src/services/principal.ts";
+import type { Principal } from "../../../src/callers/principal.ts";
 import type { RotationRow } from "../../../src/store/rotations.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 
 const principal: Principal = {
-  keyId: "k",
+  callerId: "k",
+  labels: {},
   actor: { kind: "key", id: "k", name: null },
   abilities: ["admin"],
   connections: ["acme-*"],
@@ -20,7 +21,8 @@ const unopened = (table: string, name: string | null) => ({
   id: `id of ${name}`,
   name,
   column: "c",
-  keyId: "k1",
+  callerId: "k1",
+  labels: {},
 });
 
 test("what does not open is told without the name of a connection that the key's patterns do not cover, whatever table it is in", async () => {

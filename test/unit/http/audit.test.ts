@@ -10,12 +10,13 @@ import { installErrorHandler } from "../../../src/http/error-handler.ts";
 import { createMinuteLimit } from "../../../src/http/limits.ts";
 import { closed, requestBody } from "../../../src/http/schemas.ts";
 import { installSchemas, refuseControlCharacters, refuseUnknownFields } from "../../../src/http/validation.ts";
-import type { Principal } from "../../../src/services/principal.ts";
+import type { Principal } from "../../../src/callers/principal.ts";
 import { createLogger } from "../../../src/telemetry/logger.ts";
 import { NotedAudit } from "../../support/noted-audit.ts";
 
 const principal: Principal = {
-  keyId: "k1",
+  callerId: "k1",
+  labels: {},
   actor: { kind: "key", id: "k1", name: "orders" },
   abilities: ["connections"],
   connections: ["acme-*"],

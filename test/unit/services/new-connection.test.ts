@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { planConnection, type PlanParts } from "../../../src/services/new-connection.ts";
-import type { Principal } from "../../../src/services/principal.ts";
+import type { Principal } from "../../../src/callers/principal.ts";
 import type { ClientRow } from "../../../src/store/clients.ts";
 import { catalogWith } from "../providers/definitions.ts";
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { Principal } from "../../../src/services/principal.ts";
+import type { Principal } from "../../../src/callers/principal.ts";
 import { createRestoredRowsService } from "../../../src/services/restored-rows.ts";
 import type { ApiKeyRow } from "../../../src/store/api-keys.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
@@ -7,7 +7,7 @@ import { placeOf } from "../../../src/tokens/seal.ts";
 import { vault } from "../tokens/answers.ts";
 import { tokenRow } from "../tokens/token-row.ts";
 
-const admin = { keyId: "admin", abilities: ["admin"], connections: ["*"] } as unknown as Principal;
+const admin = { callerId: "admin", labels: {}, abilities: ["admin"], connections: ["*"] } as unknown as Principal;
 
 /** A suspended row. Its tokens open unless they are damaged. */
 function heldRow(name: string, damaged: { accessToken?: Uint8Array; refreshToken?: Uint8Array } = {}): TokenRow {

@@ -1,12 +1,13 @@
 import { expect, it } from "vitest";
 import { createClientService } from "../../../src/services/clients.ts";
 import { requireCredentials } from "../../../src/services/new-connection.ts";
-import { bootstrapKeyId, type Principal } from "../../../src/services/principal.ts";
+import { bootstrapKeyId, type Principal } from "../../../src/callers/principal.ts";
 import { noAlarms } from "../../support/unasked.ts";
 import { define } from "../providers/definitions.ts";
 
 const operator: Principal = {
-  keyId: bootstrapKeyId,
+  callerId: bootstrapKeyId,
+  labels: {},
   actor: { kind: "key", id: bootstrapKeyId, name: null },
   abilities: ["tokens", "connections", "admin"],
   connections: ["*"],

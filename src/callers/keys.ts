@@ -7,7 +7,7 @@ import type { Ability, ApiKeyRow, ApiKeys, FoundApiKey, ListedApiKey } from "../
 import type { PageRequest } from "../store/connections.ts";
 import { createReadCache } from "../store/read-cache.ts";
 import { callerTimes } from "../time.ts";
-import type { Peers } from "./peers.ts";
+import type { Peers } from "../services/peers.ts";
 import { bootstrapKeyId, likePatterns, type Principal, requireMayGive } from "./principal.ts";
 
 type NewKey = { name: string; abilities: Ability[]; connections: string[]; expiresAt: Date | null };
@@ -28,10 +28,11 @@ type Options = {
 
 const maxKeys = 10_000;
 const bootstrap: Principal = {
-  keyId: bootstrapKeyId,
+  callerId: bootstrapKeyId,
   actor: { kind: "key", id: bootstrapKeyId, name: "ADMIN_KEY" },
   abilities: ["tokens", "connections", "admin"],
   connections: ["*"],
+  labels: {},
   expiresAt: null,
 };
 
@@ -98,8 +99,8 @@ export function createKeyService(options: Options) {
       if (row.expiresAt !== null && row.expiresAt.getTime() <= nowMs()) throw unauthenticated("The key has expired.");
       peers.uses("key", row.id);
       usedMs.set(row.id, clock.wallMs());
-      const { id: keyId, name, abilities, connections, expiresAt } = row;
-      return { keyId, actor: { kind: "key", id: keyId, name }, abilities, connections, expiresAt };
+      const { name, abilities, connections, expiresAt } = row;
+      return { callerId: id, actor: { kind: "key", id, name }, abilities, connections, labels: {}, expiresAt };
     },
 
     /** When each key was used last by the clock of this machine, of those that were used since the last call. */
@@ -113,7 +114,7 @@ export function createKeyService(options: Options) {
     async create(giver: Principal, { name, ...gift }: NewKey): Promise<{ row: ApiKeyRow; key: string }> {
       requireMayGive(giver, gift);
       const { id, key } = makeApiKey(randomBytes);
-      const by = giver.keyId === bootstrapKeyId ? null : giver.keyId;
+      const by = giver.callerId === bootstrapKeyId ? null : giver.callerId;
       const row = await keys.insert({ id, name, ...gift, secretHash: hashKey(key) }, by);
       if (row === null) throw unauthenticated("The key has been revoked, or has expired.");
       return { row, key };

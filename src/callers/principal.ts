@@ -5,14 +5,16 @@ import type { Ability } from "../store/api-keys.ts";
 
 /** Who calls, and what they may. */
 export type Principal = {
-  /** The key's id; `bootstrapKeyId` for the bootstrap key. */
-  keyId: string;
+  /** The id of the key; `bootstrapKeyId` for the bootstrap key. For a workload: `workload:` and its name. */
+  callerId: string;
   /** How the audit names it. */
   actor: Actor;
   abilities: readonly Ability[];
   /** Names of connections, `*` standing for any characters. */
   connections: readonly string[];
-  /** When the key ends; null: never. */
+  /** What a connection must carry, each with this value, beside a name that the patterns cover. Empty: any labels, or none. */
+  labels: Readonly<Record<string, string>>;
+  /** When the key or the workload's token ends; null: never. */
   expiresAt: Date | null;
 };
 

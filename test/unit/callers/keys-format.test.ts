@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { hasGoodChecksum, hashKey, isSameHash, makeApiKey, readKeyId } from "../../../src/services/keys.ts";
+import { hasGoodChecksum, hashKey, isSameHash, makeApiKey, readKeyId } from "../../../src/callers/keys.ts";
 
 const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 

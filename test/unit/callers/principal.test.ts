@@ -9,10 +9,11 @@ import {
   type Principal,
   requireMayCover,
   unknownClient,
-} from "../../../src/services/principal.ts";
+} from "../../../src/callers/principal.ts";
 
 const withPatterns = (...connections: string[]): Principal => ({
-  keyId: "k",
+  callerId: "k",
+  labels: {},
   actor: { kind: "key", id: "k", name: null },
   abilities: ["tokens"],
   connections,

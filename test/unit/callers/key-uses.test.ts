@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { createKeyUses } from "../../../src/services/key-uses.ts";
+import { createKeyUses } from "../../../src/callers/key-uses.ts";
 import { callerTimes } from "../../../src/time.ts";
 import { manualClock } from "../tokens/manual-clock.ts";
 

@@ -3,15 +3,16 @@ import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import type { End } from "../../../src/coordination/end-messages.ts";
 import { BrokerError } from "../../../src/errors.ts";
-import { createKeyService, makeApiKey } from "../../../src/services/keys.ts";
-import { bootstrapKeyId, type Principal } from "../../../src/services/principal.ts";
+import { createKeyService, makeApiKey } from "../../../src/callers/keys.ts";
+import { bootstrapKeyId, type Principal } from "../../../src/callers/principal.ts";
 import type { ApiKeyRow, ApiKeys, FoundApiKey } from "../../../src/store/api-keys.ts";
 import { patience } from "../../support/patience.ts";
 import { fakeClock } from "../tokens/fake-clock.ts";
 
 const everywhere = ["tokens", "connections", "admin"] as const;
 const operator: Principal = {
-  keyId: bootstrapKeyId,
+  callerId: bootstrapKeyId,
+  labels: {},
   actor: { kind: "key", id: bootstrapKeyId, name: "ADMIN_KEY" },
   abilities: everywhere,
   connections: ["*"],
@@ -99,7 +100,14 @@ describe("who calls", () => {
     const { service, make } = serve();
     const { key, row } = await make();
     const actor = { kind: "key", id: row.id, name: "billing" };
-    const principal = { keyId: row.id, actor, abilities: ["tokens"], connections: ["acme-*"], expiresAt: null };
+    const principal = {
+      callerId: row.id,
+      labels: {},
+      actor,
+      abilities: ["tokens"],
+      connections: ["acme-*"],
+      expiresAt: null,
+    };
     expect(await service.authenticate(key)).toEqual(principal);
   });
 
@@ -107,13 +115,14 @@ describe("who calls", () => {
     const { service, state } = serve();
     state.isGone = true;
     expect(await service.authenticate(adminKey)).toEqual({
-      keyId: "admin",
+      callerId: "admin",
+      labels: {},
       actor: { kind: "key", id: "admin", name: "ADMIN_KEY" },
       abilities: ["tokens", "connections", "admin"],
       connections: ["*"],
       expiresAt: null,
     });
-    expect((await service.authenticate(nextAdminKey)).keyId).toBe("admin");
+    expect((await service.authenticate(nextAdminKey)).callerId).toBe("admin");
     for (const other of [`${adminKey}x`, `${adminKey},${nextAdminKey}`, ""]) {
       expect((await refusalOf(service.authenticate(other)))[0]).toBe("unauthenticated");
     }
@@ -289,7 +298,8 @@ describe("who calls", () => {
 describe("who makes a key", () => {
   const end = new Date("2027-01-31T00:00:00.000Z");
   const giver: Principal = {
-    keyId: "k1",
+    callerId: "k1",
+    labels: {},
     actor: { kind: "key", id: "k1", name: "giver" },
     abilities: ["tokens", "admin"],
     connections: ["acme-*", "beta"],
