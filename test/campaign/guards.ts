@@ -243,7 +243,7 @@ export const guards: readonly Guard[] = [
     file: "src/callers/keys.ts",
     find: 'if (row.isSilent) throw encryptionKeyMissing("this API key");',
     replace: "",
-    caughtBy: unit("services/keys"),
+    caughtBy: unit("callers/keys"),
   },
   {
     name: "permit: the row is proven once more before its token is sent",
@@ -348,7 +348,7 @@ export const guards: readonly Guard[] = [
     file: "src/callers/keys.ts",
     find: "outageMs: trustSeconds * 1000,",
     replace: "outageMs: Infinity,",
-    caughtBy: unit("services/keys"),
+    caughtBy: unit("callers/keys"),
   },
   {
     name: "outages: what concerns one row is none",
