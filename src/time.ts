@@ -221,6 +221,8 @@ export const callerTimes = durations({
   requestMs: 30_000,
   /** How often Node looks for requests that are late. With its own 30 s they would be ended after up to a minute. */
   requestCheckMs: 2000,
+  /** A browser that came by https once comes by nothing else for so long after its last visit: a year. */
+  httpsOnlySeconds: 31_536_000,
   /** A caller whose request was no HTTP has so long to read the answer before its socket is closed. */
   lingerMs: 2000,
 });

@@ -11,6 +11,7 @@ import type { Ability } from "../store/api-keys.ts";
 import { auditRoutes } from "./audit.ts";
 import { createRequireAbility } from "./auth.ts";
 import { installErrorHandler, serverOptions } from "./error-handler.ts";
+import { answerHeaders } from "./headers.ts";
 import { apiReference, openApi } from "./openapi.ts";
 import { auditReadingRoutes, type AuditRoutesOptions } from "./routes/audit.ts";
 import { clientRoutes, type ClientRoutesOptions } from "./routes/clients.ts";
@@ -58,18 +59,18 @@ export type AppParts = TokenRoutesOptions &
 export async function buildApp(parts: AppParts): Promise<ApiScope> {
   const loggerInstance: FastifyBaseLogger = parts.log;
   const asker: Asker = { ...parts.organisation, host: new URL(parts.publicUrl).host };
+  const answering = { asker, headers: answerHeaders(parts.publicUrl) };
   const app = fastify({
     loggerInstance,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: largestBodyBytes,
     trustProxy: parts.trustProxy.length === 0 ? false : [...parts.trustProxy],
-    ...serverOptions(asker),
+    ...serverOptions(answering),
   }).withTypeProvider<TypeBoxTypeProvider>();
 
   installRequestLog(app);
   installSchemas(app);
-  installErrorHandler(app, { asker, onUnreadable: parts.onUnreadable });
-  app.addHook("onRequest", async (_request, reply) => void reply.header("cache-control", "no-store"));
+  installErrorHandler(app, { ...answering, onUnreadable: parts.onUnreadable });
   await app.register(swagger, openApi);
 
   const requireAbility = createRequireAbility({ ...parts, onRefused: () => parts.audit.countRefused() });
@@ -101,7 +102,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   if (parts.sandbox !== null) await app.register(sandboxRoutes, { prefix: "/sandbox", ...parts.sandbox });
   await healthRoutes(app, parts);
   if (parts.metricsOnApi) await metricsRoute(app, parts);
-  apiReference(app, asker);
+  apiReference(app, answering);
   app.get("/", { schema: { hide: true } }, async (_request, reply) => await reply.redirect("/docs", 303));
   return app;
 }

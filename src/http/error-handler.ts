@@ -5,6 +5,7 @@ import { BrokerError, type ErrorCode, UnreadableSecretError } from "../errors.ts
 import { errorPage } from "../pages/error-page.ts";
 import { type Asker, pageHeaders } from "../pages/layout.ts";
 import { callerTimes } from "../time.ts";
+import type { AnswerHeaders } from "./headers.ts";
 import { shown } from "./validation.ts";
 
 const faultsOfCallers: Record<string, (error: FastifyError) => BrokerError> = {
@@ -22,11 +23,16 @@ const faultsOfCallers: Record<string, (error: FastifyError) => BrokerError> = {
 
 const longestParameter = 512;
 
-/**
- * Fastify's options: errors before routing get the same answers as all others, and no client can send for ever. `asker`: who asks, on
- * pages for browsers; null: there are none.
- */
-export const serverOptions = (asker: Asker | null) => ({
+/** How errors are answered. */
+export type Answering = {
+  /** Of every answer. */
+  headers: AnswerHeaders;
+  /** Who asks, on pages for browsers; null: there are none. */
+  asker: Asker | null;
+};
+
+/** Fastify's options: errors before routing get the same answers as all others, and no client can send for ever. */
+export const serverOptions = (answering: Answering) => ({
   requestTimeout: callerTimes.requestMs,
   // Node uses the longer of the two for the whole request. So its default of 60 s for headers would also apply to a body.
   http: {
@@ -36,14 +42,14 @@ export const serverOptions = (asker: Asker | null) => ({
   },
   routerOptions: { maxParamLength: longestParameter, caseSensitive: true },
   frameworkErrors: (error: FastifyError, request: FastifyRequest, reply: FastifyReply) =>
-    void sendProblem(reply, toBrokerError(error), asker && { asker, path: pathOf(request.url) }),
-  clientErrorHandler: (fault: ClientError, socket: Socket) => answerClientError(fault, { socket, asker }),
+    void sendProblem(reply, toBrokerError(error), { ...answering, path: pathOf(request.url) }),
+  clientErrorHandler: (fault: ClientError, socket: Socket) => answerClientError(fault, { socket, answering }),
 });
 
 type ClientError = Error & { code?: string; rawPacket?: unknown };
 
 /** Bytes that are not HTTP never become a request, so the answer is written to the socket. */
-function answerClientError(fault: ClientError, { socket, asker }: { socket: Socket; asker: Asker | null }): void {
+function answerClientError(fault: ClientError, { socket, answering }: { socket: Socket; answering: Answering }): void {
   if (fault.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
   const detail =
     fault.code === "HPE_HEADER_OVERFLOW"
@@ -52,21 +58,17 @@ function answerClientError(fault: ClientError, { socket, asker }: { socket: Sock
         ? "The request did not arrive in time."
         : "The request is not valid HTTP/1.1.";
   const received = fault.rawPacket instanceof Buffer ? fault.rawPacket.toString("latin1") : "";
-  void rawProblem(new BrokerError("invalid_request", detail), received, asker).then((answer) => socket.end(answer));
+  void rawProblem(new BrokerError("invalid_request", detail), received, answering).then((answer) => socket.end(answer));
   // A client that still writes has some time to read the answer. After that the connection is closed.
   setTimeout(() => socket.destroy(), callerTimes.lingerMs).unref();
 }
 
-type ErrorHandling = {
-  /** Who asks, on pages for browsers; null where there are none. */
-  asker?: Asker | null;
-  onUnreadable?: (error: UnreadableSecretError) => void;
-};
+type ErrorHandling = Answering & { onUnreadable?: (error: UnreadableSecretError) => void };
 
-/** The one error handler: everything thrown becomes a problem, and faults of the broker are logged. */
+/** The one error handler: everything thrown becomes a problem, and faults of the broker are logged. Every answer gets its headers. */
 export function installErrorHandler(
   app: FastifyInstance,
-  { asker = null, onUnreadable = () => {} }: ErrorHandling = {},
+  { onUnreadable = () => {}, ...answering }: ErrorHandling,
 ): void {
   const allowedMethods = collectMethods(app);
 
@@ -76,10 +78,14 @@ export function installErrorHandler(
     if (problem.code === "internal_error") {
       request.log.error({ err: error, route: request.routeOptions.url }, "unexpected error");
     }
-    return await sendProblem(reply, problem, asker && { asker, path: pathOf(request.url) });
+    return await sendProblem(reply, problem, { ...answering, path: pathOf(request.url) });
   });
 
-  app.addHook("onRequest", async (_request, reply) => void reply.header("x-content-type-options", "nosniff"));
+  // Before every other hook, so that what those refuse has them, too.
+  app.addHook("onRequest", (_request, reply, done) => {
+    reply.headers(answering.headers);
+    done();
+  });
 
   // If the connection were closed while the client still writes, it would be reset, and the client could not read the answer.
   app.addHook("onSend", async (_request, reply) => {
@@ -88,14 +94,14 @@ export function installErrorHandler(
 
   app.setNotFoundHandler(async (request: FastifyRequest, reply: FastifyReply) => {
     const methods = allowedMethods(request.url);
-    const pageFor = asker && { asker, path: pathOf(request.url), methods };
+    const asked = { ...answering, path: pathOf(request.url), methods };
     // The method is right, so a part of the path is wrong, such as a file of the viewer that does not exist.
     if (methods.length === 0 || methods.includes(request.method)) {
-      return await sendProblem(reply, new BrokerError("not_found", "There is no such route."), pageFor);
+      return await sendProblem(reply, new BrokerError("not_found", "There is no such route."), asked);
     }
     reply.header("allow", methods.join(", "));
     const detail = `This route takes ${methods.join(", ")}, not ${request.method}.`;
-    return await sendProblem(reply, new BrokerError("method_not_allowed", detail), pageFor);
+    return await sendProblem(reply, new BrokerError("method_not_allowed", detail), asked);
   });
 }
 
@@ -232,22 +238,22 @@ export function problemOf({ code, message, context }: BrokerError): Problem {
   };
 }
 
-/** What a page for a browser needs beside the error. Null: there are no pages. */
-type PageFor = { asker: Asker; path: string; methods?: readonly string[] } | null;
+/** What the answer is made of beside the error. `path`: as it was asked for; "" if it was never read. */
+type Asked = Answering & { path: string; methods?: readonly string[] };
 
 type Answer = { status: number; headers: Record<string, string>; body: string };
 
 /** The error as a page if a browser asks, else as a problem. */
-async function answerOf(error: BrokerError, headersOf: AskingHeaders, pageFor: PageFor): Promise<Answer> {
+async function answerOf(error: BrokerError, headersOf: AskingHeaders, asked: Asked): Promise<Answer> {
+  const { asker, path, methods = [] } = asked;
   const problem = problemOf(error);
   const { status, code, detail } = problem;
-  const headers = { "cache-control": "no-store", "x-content-type-options": "nosniff", "content-type": mediaType };
-  if (pageFor === null) return { status, headers, body: JSON.stringify(problem) };
+  const headers = { ...asked.headers, "content-type": mediaType };
+  if (asker === null) return { status, headers, body: JSON.stringify(problem) };
   const vary = { vary: "accept, authorization" };
   if (!wantsPage(headersOf)) return { status, headers: { ...headers, ...vary }, body: JSON.stringify(problem) };
-  const { asker, path, methods = [] } = pageFor;
   const body = await errorPage({ status, code, detail, path, methods }, asker);
-  return { status, headers: { ...pageHeaders("nowhere"), ...vary }, body };
+  return { status, headers: { ...headers, ...pageHeaders("nowhere"), ...vary }, body };
 }
 
 type AskingHeaders = { accept?: string | undefined; authorization?: string | undefined };
@@ -262,20 +268,20 @@ function wantsPage({ accept = "", authorization }: AskingHeaders): boolean {
 }
 
 /** Answers with a problem, or for a browser with a page, and the headers that belong to its code. */
-async function sendProblem(reply: FastifyReply, error: BrokerError, pageFor: PageFor = null): Promise<FastifyReply> {
+async function sendProblem(reply: FastifyReply, error: BrokerError, asked: Asked): Promise<FastifyReply> {
   const { retryAfterSeconds } = error.context;
   if (retryAfterSeconds !== undefined) reply.header("retry-after", String(retryAfterSeconds));
   if (error.code === "unauthenticated") reply.header("www-authenticate", "Bearer");
   // Set here, too, since errors before routing reach no hook.
-  const { status, headers, body } = await answerOf(error, reply.request.headers, pageFor);
+  const { status, headers, body } = await answerOf(error, reply.request.headers, asked);
   return await reply.code(status).headers(headers).serializer(String).send(body);
 }
 
 /** The same as bytes of HTTP/1.1, for a connection that is then closed. `received`: what has come of the request. */
-async function rawProblem(error: BrokerError, received: string, asker: Asker | null): Promise<string> {
+async function rawProblem(error: BrokerError, received: string, answering: Answering): Promise<string> {
   const header = (name: RegExp) => name.exec(received)?.[1];
   const asking = { accept: header(/^accept:([^\r\n]*)/im), authorization: header(/^authorization:([^\r\n]*)/im) };
-  const { status, headers, body } = await answerOf(error, asking, asker && { asker, path: "" });
+  const { status, headers, body } = await answerOf(error, asking, { ...answering, path: "" });
   const lines = Object.entries({
     ...headers,
     "content-length": String(Buffer.byteLength(body)),

@@ -3,8 +3,7 @@ import swagger from "@fastify/swagger";
 import type { FastifyDynamicSwaggerOptions, StaticDocumentSpec } from "@fastify/swagger";
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { type ErrorCode, errorCodes } from "../errors.ts";
-import type { Asker } from "../pages/layout.ts";
-import { installErrorHandler, statusOf } from "./error-handler.ts";
+import { type Answering, installErrorHandler, statusOf } from "./error-handler.ts";
 import { problemSchema } from "./schemas.ts";
 import { noFields } from "./validation.ts";
 
@@ -55,7 +54,7 @@ export const openApi: FastifyDynamicSwaggerOptions = {
 };
 
 /** `/openapi.json`, and `/docs` to browse it. The viewer is loaded when somebody opens it for the first time. */
-export function apiReference(app: FastifyInstance, asker: Asker): void {
+export function apiReference(app: FastifyInstance, answering: Answering): void {
   const schema = { hide: true };
   let document: string | undefined; // made once, since it is long and anybody may ask for it
   app.get("/openapi.json", { schema }, async (_request, reply) => {
@@ -65,14 +64,14 @@ export function apiReference(app: FastifyInstance, asker: Asker): void {
 
   let viewer: Promise<FastifyInstance> | undefined;
   const show = async ({ method, url, headers }: FastifyRequest, reply: FastifyReply) => {
-    viewer ??= createViewer(app.swagger(), asker).catch((error: unknown) => {
+    viewer ??= createViewer(app.swagger(), answering).catch((error: unknown) => {
       viewer = undefined; // the next request tries again
       throw error;
     });
     const answer = await (await viewer).inject({ method: method as "GET" | "HEAD", url, headers });
-    // As for every answer of the API. The viewer's files would set another policy, and a page for a wrong address has its own.
-    const policy = answer.statusCode < 400 ? viewerHeaders : {};
-    reply.headers({ ...answer.headers, ...policy, "cache-control": "no-store" });
+    // The viewer's files would set other ones. A page for a wrong address has a policy of its own.
+    const policy = answer.statusCode < 400 ? { ...answering.headers, ...viewerHeaders } : {};
+    reply.headers({ ...answer.headers, ...policy });
     return await reply.code(answer.statusCode).send(answer.rawPayload);
   };
   for (const path of ["/docs", "/docs/*"]) app.get(path, { schema }, show);
@@ -81,19 +80,22 @@ export function apiReference(app: FastifyInstance, asker: Asker): void {
 /** The viewer may run its own scripts and call this broker only. It must not be framed, since it has the origin of the consent pages. */
 const viewerHeaders = {
   "content-security-policy":
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-  "referrer-policy": "no-referrer",
-  "x-frame-options": "DENY",
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
   "x-robots-tag": "noindex, nofollow",
 };
 
-async function createViewer(document: ReturnType<FastifyInstance["swagger"]>, asker: Asker): Promise<FastifyInstance> {
+async function createViewer(
+  document: ReturnType<FastifyInstance["swagger"]>,
+  answering: Answering,
+): Promise<FastifyInstance> {
   const viewer = fastify();
-  installErrorHandler(viewer, { asker });
+  installErrorHandler(viewer, answering);
   // The types of the two modes name the same document differently.
   const specification = { document } as StaticDocumentSpec;
   await viewer.register(swagger, { mode: "static", specification });
-  await viewer.register((await import("@fastify/swagger-ui")).default, { routePrefix: "/docs" });
+  // The other layout has a bar with a logo, whose style stands in it and would need an exception in the policy.
+  const uiConfig = { layout: "BaseLayout" };
+  await viewer.register((await import("@fastify/swagger-ui")).default, { routePrefix: "/docs", uiConfig });
   return viewer;
 }
 

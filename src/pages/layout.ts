@@ -24,7 +24,7 @@ const formAction: Readonly<Record<FormsLead, string>> = {
   away: "'self' https: http:",
 };
 
-/** What every page carries. `script`: the source of the one script that it may run. */
+/** What every page carries beside what every answer does (src/http/headers.ts). `script`: the source of the one script that it may run. */
 export function pageHeaders(forms: FormsLead, script = "'none'"): Record<string, string> {
   const policy = [
     "default-src 'none'",
@@ -38,10 +38,6 @@ export function pageHeaders(forms: FormsLead, script = "'none'"): Record<string,
   return {
     "content-type": "text/html; charset=utf-8",
     "content-security-policy": policy.join("; "),
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
     "x-robots-tag": "noindex, nofollow",
   };
 }

@@ -122,14 +122,11 @@ async function sendRefused(reply: FastifyReply, description: string, status = 40
 }
 
 async function sendBack(reply: FastifyReply, url: string) {
-  return await reply.headers({ "referrer-policy": "no-referrer", "cache-control": "no-store" }).redirect(url, 303);
+  return await reply.redirect(url, 303);
 }
 
 async function sendJson(reply: FastifyReply, { status, body, headers = {} }: EndpointAnswer) {
-  return await reply
-    .code(status)
-    .headers({ "cache-control": "no-store", ...headers })
-    .send(body);
+  return await reply.code(status).headers(headers).send(body);
 }
 
 function fieldsOf(value: unknown): Record<string, unknown> {

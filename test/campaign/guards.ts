@@ -357,4 +357,18 @@ export const guards: readonly Guard[] = [
     replace: 'if (isBusy) return { kind: "away" };',
     caughtBy: contract("locked-row"),
   },
+  {
+    name: "headers: on the answer of every route",
+    file: "src/http/error-handler.ts",
+    find: "reply.headers(answering.headers);",
+    replace: "",
+    caughtBy: unit("http/headers"),
+  },
+  {
+    name: "headers: on errors before a route is found",
+    file: "src/http/error-handler.ts",
+    find: "const headers = { ...asked.headers,",
+    replace: "const headers = {",
+    caughtBy: unit("http/headers"),
+  },
 ];

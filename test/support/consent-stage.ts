@@ -8,6 +8,8 @@ import { type AuthorizationContext, createLinks, type LinkRequest } from "../../
 import { createOutcomes } from "../../src/consent/outcome.ts";
 import { createRoundTrip } from "../../src/consent/round-trip.ts";
 import { BrokerError } from "../../src/errors.ts";
+import { installErrorHandler } from "../../src/http/error-handler.ts";
+import { answerHeaders } from "../../src/http/headers.ts";
 import { createConsentLimits } from "../../src/http/limits.ts";
 import { consentRoutes } from "../../src/http/routes/consent.ts";
 import type { ProviderDefinition } from "../../src/providers/format/definition.ts";
@@ -207,6 +209,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   // All tests of a file count as one address.
   const perMinute = { linkPagesPerMinute: 60_000, linkPostsPerMinute: 10, callbacksPerMinute: 60_000 };
   const limits = createConsentLimits(perMinute, { monotonicMs: () => 0 });
+  installErrorHandler(app, { asker: null, headers: answerHeaders(publicUrl) });
   await app.register(consentRoutes, {
     consent,
     publicUrl,

@@ -216,7 +216,8 @@ function reply(response: ServerResponse, status: number, sentence: string): void
     "content-type": "text/html; charset=utf-8",
     "cache-control": "no-store",
     "referrer-policy": "no-referrer",
-    "content-security-policy": "default-src 'none'",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
     connection: "close",
   });
   response.end(`<!doctype html><html lang="en"><title>Freshet</title><p>${sentence}</p></html>\n`);

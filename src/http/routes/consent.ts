@@ -152,11 +152,9 @@ function pathOf({ provider, client }: RedirectUri): string {
   return `/callback/${parts.map(encodeURIComponent).join("/")}`;
 }
 
-const redirectHeaders = { "referrer-policy": "no-referrer", "cache-control": "no-store", "x-robots-tag": "noindex" };
-
-/** To another page or site, which gets to know nothing of the address here. */
+/** To another page or site, which gets to know nothing of the address here: no answer of the broker lets a browser tell it. */
 async function leadOn(reply: FastifyReply, address: string): Promise<FastifyReply> {
-  return await reply.headers(redirectHeaders).redirect(address, 303);
+  return await reply.header("x-robots-tag", "noindex").redirect(address, 303);
 }
 
 type Page = { status: number; html: string; forms: FormsLead };

@@ -6,6 +6,7 @@ import type { Config } from "../../config.ts";
 import { BrokerError, cannotListen } from "../../errors.ts";
 import { countWrongKey } from "../auth.ts";
 import { installErrorHandler, serverOptions } from "../error-handler.ts";
+import { answerHeaders } from "../headers.ts";
 import type { MinuteLimit } from "../limits.ts";
 import { type ApiScope, literals, named } from "../schemas.ts";
 
@@ -110,12 +111,13 @@ function isSame(given: string, expected: string): boolean {
 
 /** Serves `/metrics` on METRICS_PORT, if there is one. Returns how to stop it. */
 export async function startMetricsServer(
-  { host, metricsPort }: Config,
+  { host, metricsPort, publicUrl }: Pick<Config, "host" | "metricsPort" | "publicUrl">,
   options: MetricsRouteOptions,
 ): Promise<() => Promise<void>> {
   if (metricsPort === null) return async () => {};
-  const app = fastify(serverOptions(null)).withTypeProvider<TypeBoxTypeProvider>();
-  installErrorHandler(app);
+  const answering = { asker: null, headers: answerHeaders(publicUrl) };
+  const app = fastify(serverOptions(answering)).withTypeProvider<TypeBoxTypeProvider>();
+  installErrorHandler(app, answering);
   await metricsRoute(app, options);
   try {
     await app.listen({ host, port: metricsPort });

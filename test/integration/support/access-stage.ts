@@ -5,6 +5,7 @@ import { pino } from "pino";
 import { request } from "undici";
 import { createBroker, type Broker } from "../../../src/broker.ts";
 import { readConfig } from "../../../src/config.ts";
+import { faultsOfHeaders } from "../../support/answer-headers.ts";
 import { BrokerApi } from "../../support/broker-api.ts";
 import { freePort } from "../../support/free-port.ts";
 import { useRole } from "../../support/services/index.ts";
@@ -23,6 +24,9 @@ export type Whose = "own" | "closed" | "foreign";
 
 /** Of clients and keys. */
 const patternsOf = { own: ["acme-x-*"], foreign: ["other-*"], nobody: [] };
+
+/** As browsers reach it in production; the tests come by HTTP, as a load balancer does. */
+const publicUrl = "https://broker.example";
 
 /** A broker in this process, on real Postgres: its routes are known, and every request goes over HTTP. */
 export class AccessStage {
@@ -50,6 +54,7 @@ export class AccessStage {
     const adminKey = randomBytes(32).toString("base64url");
     const config = readConfig({
       PORT: String(port),
+      PUBLIC_URL: publicUrl,
       DATABASE_URL: await useRole(databaseUrl),
       DATABASE_MIGRATION_URL: databaseUrl,
       DATA_DIR: (await temporaryFolder("data")).path,
@@ -140,6 +145,8 @@ export class AccessStage {
       body: body === undefined ? null : typeof body === "string" ? body : JSON.stringify(body),
     });
     const text = await answer.body.text();
+    const faults = faultsOfHeaders(answer.headers, { publicUrl });
+    if (faults.length > 0) return faults.join("; ");
     if (shows !== undefined && answer.statusCode === 200) {
       return text.includes(`"${shows}"`) ? "listed" : "not listed";
     }

@@ -7,6 +7,7 @@ import { type AppParts, buildApp } from "../../../src/http/app.ts";
 import { audited, auditRoutes, noteInAudit } from "../../../src/http/audit.ts";
 import { createRequireAbility } from "../../../src/http/auth.ts";
 import { installErrorHandler } from "../../../src/http/error-handler.ts";
+import { answerHeaders } from "../../../src/http/headers.ts";
 import { createMinuteLimit } from "../../../src/http/limits.ts";
 import { closed, requestBody } from "../../../src/http/schemas.ts";
 import { installSchemas, refuseControlCharacters, refuseUnknownFields } from "../../../src/http/validation.ts";
@@ -34,7 +35,7 @@ async function serve(handle: () => Promise<void> = async () => {}) {
   const audit = new NotedAudit();
   const app = fastify();
   installSchemas(app);
-  installErrorHandler(app);
+  installErrorHandler(app, { asker: null, headers: answerHeaders("http://localhost:8080") });
   const keys = {
     authenticate: async (key: string) => {
       if (key === "a-key") return principal;

@@ -3,8 +3,11 @@ import Fastify from "fastify";
 import { expect, test } from "vitest";
 import type { ConsentQuestion } from "../../../src/consent/links.ts";
 import { ConsentError } from "../../../src/consent/problem.ts";
+import { installErrorHandler } from "../../../src/http/error-handler.ts";
+import { answerHeaders } from "../../../src/http/headers.ts";
 import { createConsentLimits } from "../../../src/http/limits.ts";
 import { consentRoutes, type ConsentRoutesOptions } from "../../../src/http/routes/consent.ts";
+import { faultsOfHeaders } from "../../support/answer-headers.ts";
 
 const question: ConsentQuestion = {
   connectionName: "acme",
@@ -36,6 +39,7 @@ async function start(publicUrl: string) {
   const app = Fastify();
   const perMinute = { linkPagesPerMinute: 120, linkPostsPerMinute: 10, callbacksPerMinute: 60 };
   const limits = createConsentLimits(perMinute, { monotonicMs: () => 0 });
+  installErrorHandler(app, { asker: null, headers: answerHeaders(publicUrl) });
   await app.register(consentRoutes, {
     consent,
     publicUrl,
@@ -79,12 +83,8 @@ test("every page, good or bad, is kept from caches, frames, referrers and search
   expect(answers.map(({ statusCode }) => statusCode)).toEqual([200, 400, 400, 403]);
   for (const { headers } of answers) {
     expect(headers["content-type"]).toBe("text/html; charset=utf-8");
-    expect(headers["cache-control"]).toBe("no-store");
-    expect(headers["referrer-policy"]).toBe("no-referrer");
-    expect(headers["x-content-type-options"]).toBe("nosniff");
+    expect(faultsOfHeaders(headers, { publicUrl: "http://localhost:8080" })).toEqual([]);
     expect(headers["x-robots-tag"]).toContain("noindex");
-    expect(headers["content-security-policy"]).toContain("frame-ancestors 'none'");
-    expect(headers["x-frame-options"]).toBe("DENY");
   }
   const forms = answers.map(
     ({ headers }) => / form-action (.*)$/.exec(String(headers["content-security-policy"]))?.[1],
@@ -115,5 +115,5 @@ test("HEAD does not reach the callback, where it would consume the state", async
   const answer = await (
     await start("http://localhost:8080")
   ).inject({ method: "HEAD", url: "/callback/bakery?state=1" });
-  expect(answer.statusCode).toBe(404);
+  expect(answer.statusCode).toBe(405);
 });

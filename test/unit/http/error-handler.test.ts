@@ -1,9 +1,12 @@
 import { fastify } from "fastify";
 import { expect, test } from "vitest";
 import { installErrorHandler, serverOptions } from "../../../src/http/error-handler.ts";
+import { answerHeaders } from "../../../src/http/headers.ts";
+
+const answering = { asker: null, headers: answerHeaders("http://localhost:8080") };
 
 test("a request has 30 seconds, headers and body together: Node takes the longer of its two limits for the whole", async () => {
-  const options = serverOptions(null);
+  const options = serverOptions(answering);
   const app = fastify(options);
   await app.ready();
   expect([app.server.requestTimeout, app.server.headersTimeout]).toEqual([30_000, 30_000]);
@@ -12,8 +15,8 @@ test("a request has 30 seconds, headers and body together: Node takes the longer
 });
 
 test("a wrong method is told from a wrong path, for a route with a wildcard, too", async () => {
-  const app = fastify(serverOptions(null));
-  installErrorHandler(app);
+  const app = fastify(serverOptions(answering));
+  installErrorHandler(app, answering);
   app.get("/connected/*", async () => await Promise.resolve("page"));
   const answerTo = async (url: string) => {
     const { statusCode, headers } = await app.inject({ method: "DELETE", url });

@@ -3,6 +3,7 @@ import { fastify } from "fastify";
 import { expect, test } from "vitest";
 import { shareAnswer } from "../../../src/concurrency.ts";
 import { installErrorHandler } from "../../../src/http/error-handler.ts";
+import { answerHeaders } from "../../../src/http/headers.ts";
 import { createMinuteLimit, networkOf } from "../../../src/http/limits.ts";
 import { metricsRoute } from "../../../src/http/routes/health.ts";
 
@@ -108,7 +109,7 @@ test("an answer is worked out once a second, however many ask, and once while it
 
 test("METRICS_KEY is guessed ten times a minute, and the right one gets its metrics all the while", async () => {
   const app = fastify().withTypeProvider<TypeBoxTypeProvider>();
-  installErrorHandler(app);
+  installErrorHandler(app, { asker: null, headers: answerHeaders("http://localhost:8080") });
   const wrongKeys = createMinuteLimit(10, clockAt());
   await metricsRoute(app, { render: async () => "figures", metricsKey: "right", wrongKeys });
   const ask = async (key: string) => await app.inject({ url: "/metrics", headers: { authorization: `Bearer ${key}` } });

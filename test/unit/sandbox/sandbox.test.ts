@@ -1,6 +1,8 @@
 import { createHash, randomBytes } from "node:crypto";
 import Fastify, { type FastifyInstance } from "fastify";
 import { beforeEach, describe, expect, test } from "vitest";
+import { installErrorHandler } from "../../../src/http/error-handler.ts";
+import { answerHeaders } from "../../../src/http/headers.ts";
 import { sandboxRoutes } from "../../../src/sandbox/sandbox.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 
@@ -33,6 +35,7 @@ async function start(): Promise<FastifyInstance> {
     now: () => nowMs,
     randomBytes,
   };
+  installErrorHandler(app, { asker: null, headers: answerHeaders(redirectUri) });
   await app.register(sandboxRoutes, { prefix: "/sandbox", ...options });
   return app;
 }
