@@ -32,6 +32,7 @@ export type ProvenKey = {
   secretHash: Uint8Array;
   abilities: readonly string[];
   connections: readonly string[];
+  labels: Readonly<Record<string, string>>;
   expiresAt: Date | null;
   revokedAt: Date | null;
   createdAt: Date;

@@ -1,4 +1,5 @@
 import type { ChainedEntry, EntryContent } from "../store/audit.ts";
+import type { Bounds } from "../store/row-sql.ts";
 
 /** What an entry of the audit says, and which actions there are. */
 
@@ -169,8 +170,8 @@ export type AuditFilter = {
   actor?: string;
   connection?: string;
   type?: string;
-  /** Patterns of LIKE: only entries about connections that one of them covers. */
-  within?: readonly string[];
+  /** Only entries about connections within these bounds. */
+  within?: Bounds;
 };
 
 /** Which rows of which chain are wrong, and why. `from` and `to` are the same for one row; docs/internals/audit.md says what each kind means. */

@@ -3,14 +3,15 @@ import { LRUCache } from "lru-cache";
 import type { Clock } from "../clock.ts";
 import { shareAnswer } from "../concurrency.ts";
 import { BrokerError, encryptionKeyMissing } from "../errors.ts";
+import type { Labels } from "../labels.ts";
 import type { Ability, ApiKeyRow, ApiKeys, FoundApiKey, ListedApiKey } from "../store/api-keys.ts";
 import type { PageRequest } from "../store/connections.ts";
 import { createReadCache } from "../store/read-cache.ts";
 import { callerTimes } from "../time.ts";
 import type { Peers } from "../services/peers.ts";
-import { bootstrapKeyId, likePatterns, type Principal, requireMayGive } from "./principal.ts";
+import { boundsOf, bootstrapKeyId, type Principal, requireMayGive } from "./principal.ts";
 
-type NewKey = { name: string; abilities: Ability[]; connections: string[]; expiresAt: Date | null };
+type NewKey = { name: string; abilities: Ability[]; connections: string[]; labels: Labels; expiresAt: Date | null };
 
 export type KeyService = ReturnType<typeof createKeyService>;
 
@@ -99,8 +100,8 @@ export function createKeyService(options: Options) {
       if (row.expiresAt !== null && row.expiresAt.getTime() <= nowMs()) throw unauthenticated("The key has expired.");
       peers.uses("key", row.id);
       usedMs.set(row.id, clock.wallMs());
-      const { name, abilities, connections, expiresAt } = row;
-      return { callerId: id, actor: { kind: "key", id, name }, abilities, connections, labels: {}, expiresAt };
+      const { name, abilities, connections, labels, expiresAt } = row;
+      return { callerId: id, actor: { kind: "key", id, name }, abilities, connections, labels, expiresAt };
     },
 
     /** When each key was used last by the clock of this machine, of those that were used since the last call. */
@@ -120,16 +121,16 @@ export function createKeyService(options: Options) {
       return { row, key };
     },
 
-    /** Lists the keys whose patterns lie within the principal's own. */
+    /** Lists the keys whose patterns lie within the principal's own, and which are bound to each of its labels. */
     list: async (principal: Principal, page: PageRequest): Promise<ListedApiKey[]> =>
-      await keys.list(page, likePatterns(principal)),
+      await keys.list(page, boundsOf(principal)),
 
     /**
      * Returns the names of replicas that have not confirmed that they refuse the key.
-     * @throws BrokerError not_found, also for a key beyond the principal's patterns
+     * @throws BrokerError not_found, also for a key beyond the principal's patterns or labels
      */
     async revoke(principal: Principal, id: string): Promise<string[]> {
-      const known = await keys.revoke(id, likePatterns(principal));
+      const known = await keys.revoke(id, boundsOf(principal));
       cache.expire(id);
       if (!known) throw new BrokerError("not_found", `There is no key with the id "${id}".`);
       return await peers.tell({ kind: "key", id });

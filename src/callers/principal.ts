@@ -1,4 +1,5 @@
 import type { Actor } from "../audit/entries.ts";
+import { binds, carries, type Labels } from "../labels.ts";
 import { publicName } from "../text.ts";
 import { BrokerError, DuplicateGrantError } from "../errors.ts";
 import type { Ability } from "../store/api-keys.ts";
@@ -13,7 +14,7 @@ export type Principal = {
   /** Names of connections, `*` standing for any characters. */
   connections: readonly string[];
   /** What a connection must carry, each with this value, beside a name that the patterns cover. Empty: any labels, or none. */
-  labels: Readonly<Record<string, string>>;
+  labels: Labels;
   /** When the key or the workload's token ends; null: never. */
   expiresAt: Date | null;
 };
@@ -22,7 +23,7 @@ export type Principal = {
 export const bootstrapKeyId = "admin";
 
 /** What a new key is to be allowed. */
-type Gift = { abilities: readonly Ability[]; connections: readonly string[]; expiresAt: Date | null };
+type Gift = { abilities: readonly Ability[]; connections: readonly string[]; labels: Labels; expiresAt: Date | null };
 
 /** The fields of a client that decide who may use it. */
 type Usable = { patterns: readonly string[]; scopes: readonly string[] };
@@ -30,19 +31,43 @@ type Usable = { patterns: readonly string[]; scopes: readonly string[] };
 /** What a client is to be used for. `required`: scopes that the provider's definition always asks for. */
 type WantedUse = { connection: string; scopes: readonly string[]; required?: readonly string[] };
 
-/** Whether one of the principal's patterns covers the connection. A further token is reached only through its connection. */
-export function mayUse({ connections }: Pick<Principal, "connections">, name: string): boolean {
+/** What a principal may use: connections of these names, with these labels. */
+type Reach = Pick<Principal, "connections" | "labels">;
+
+/**
+ * Whether the principal may use the connection: one of its patterns covers the name, and the connection carries each of its labels. A further
+ * token is reached only through its connection.
+ */
+export function mayUse(principal: Reach, { name, labels }: { name: string; labels: Labels }): boolean {
+  return coversName(principal, name) && carries(labels, principal.labels);
+}
+
+/** Whether one of the principal's patterns covers the name. If the principal is bound to labels, those of the connection must be checked, too. */
+export function coversName({ connections }: Pick<Principal, "connections">, name: string): boolean {
   return publicName(name) === name && isCovered(name, connections);
 }
 
 /**
- * Whether the principal may use the client's secret for a connection. With `admin`: any client, for connections that its own patterns
- * cover. Without: the client's patterns must cover the connection, too, and if the client has scopes, they must include all that are asked
+ * Those of the names that an answer about another connection may tell the principal. One that is bound to labels is told none: nobody has
+ * looked which labels these connections carry.
+ */
+export function toldNames(principal: Reach, names: readonly string[]): string[] {
+  return binds(principal.labels) ? [] : names.filter((name) => coversName(principal, name));
+}
+
+/** Whether the principal administers clients and labels: it has `admin`, and is bound to no labels. */
+export function isAdmin({ abilities, labels }: Pick<Principal, "abilities" | "labels">): boolean {
+  return abilities.includes("admin") && !binds(labels);
+}
+
+/**
+ * Whether the principal may use the client's secret for a connection. An admin: any client, for connections that its own patterns
+ * cover. Everybody else: the client's patterns must cover the connection, too, and if the client has scopes, they must include all that are asked
  * for. A request without scopes would get whatever the provider gives, so it must name some.
  */
 export function mayUseClient(principal: Principal, client: Usable, wanted: WantedUse): boolean {
-  if (!mayUse(principal, wanted.connection)) return false;
-  if (principal.abilities.includes("admin")) return true;
+  if (!coversName(principal, wanted.connection)) return false;
+  if (isAdmin(principal)) return true;
   if (!isCovered(wanted.connection, client.patterns)) return false;
   if (client.scopes.length === 0) return true;
   const allowed = new Set([...client.scopes, ...(wanted.required ?? [])]);
@@ -58,15 +83,16 @@ export function unknownClient(name: string): BrokerError {
 }
 
 /**
- * No key gives more than it has: no other abilities or patterns, and no later end.
+ * No key gives more than it has: no other abilities or patterns, none of its own labels left out, and no later end.
  * @throws BrokerError forbidden, naming the field and what is allowed
  */
-export function requireMayGive(principal: Principal, { abilities, connections, expiresAt }: Gift): void {
+export function requireMayGive(principal: Principal, { abilities, connections, labels, expiresAt }: Gift): void {
   const more = abilities.find((ability) => !principal.abilities.includes(ability));
   if (more !== undefined) {
     throw forbidden("abilities", `this key has no "${more}"; it may give ${principal.abilities.join(", ")}`);
   }
   requireMayCover(principal, connections);
+  requireOwnLabels(principal, labels);
   const end = principal.expiresAt;
   if (end !== null && (expiresAt === null || expiresAt > end)) {
     throw forbidden("expires_at", `this key ends at ${end.toISOString()}; what it gives must end by then`);
@@ -79,7 +105,7 @@ export function requireMayGive(principal: Principal, { abilities, connections, e
  * @throws BrokerError forbidden for a pattern that goes beyond all of the principal's own, and for no patterns
  */
 export function requireMayCover({ connections }: Principal, patterns: readonly string[]): void {
-  if (patterns.length === 0 && !coversAll({ connections })) {
+  if (patterns.length === 0 && !isCovered("*", connections)) {
     const own = connections.join(", ");
     throw forbidden("connections", `none at all is for a key whose patterns cover *; name some within ${own}`);
   }
@@ -91,27 +117,53 @@ export function requireMayCover({ connections }: Principal, patterns: readonly s
 }
 
 /**
+ * What a principal that is bound to labels makes or changes carries them.
+ * @throws BrokerError forbidden, naming the labels
+ */
+export function requireOwnLabels(principal: Reach, labels: Labels): void {
+  if (carries(labels, principal.labels)) return;
+  throw forbidden("labels", `this key is bound to ${JSON.stringify(principal.labels)}, so these must be among them`);
+}
+
+/**
+ * For what is about everybody, whichever connections they use.
+ * @throws BrokerError forbidden for a principal that is bound to labels
+ */
+export function requireUnbound(principal: Reach): void {
+  if (!binds(principal.labels)) return;
+  throw new BrokerError(
+    "forbidden",
+    "This is about all connections, or about clients, which belong to everybody: only a key that is bound to no labels may ask for it.",
+  );
+}
+
+/**
  * Runs `store`, which stores a grant. If another connection has its refresh token already, that connection is named only to a principal whose
- * patterns cover it. Everybody else gets the same answer, byte for byte.
+ * patterns cover it, and which is bound to no labels. Everybody else gets the same answer, byte for byte.
  */
 export async function namingHolders<Stored>(principal: Principal, store: () => Promise<Stored>): Promise<Stored> {
   try {
     return await store();
   } catch (error) {
     if (!(error instanceof DuplicateGrantError)) throw error;
-    const known = error.holders.find((name) => mayUse(principal, name));
+    const [known] = toldNames(principal, error.holders);
     if (known === undefined) throw error;
     const detail = `The connection "${known}" holds the same refresh token; two would invalidate each other's. Use that one, or delete it first, with revoke=false.`;
     throw new BrokerError("duplicate_grant", detail, error.context);
   }
 }
 
-/** Whether there is no connection that the principal's patterns leave out. */
-export function coversAll({ connections }: Pick<Principal, "connections">): boolean {
-  return isCovered("*", connections);
+/** Whether there is no connection that the principal's patterns or labels leave out. */
+export function coversAll({ connections, labels }: Reach): boolean {
+  return isCovered("*", connections) && !binds(labels);
 }
 
-/** The same as SQL's LIKE patterns. */
+/** What the principal's lists lie within. */
+export function boundsOf(principal: Reach): { patterns: string[]; labels: Labels } {
+  return { patterns: likePatterns(principal), labels: principal.labels };
+}
+
+/** The principal's patterns, as SQL's LIKE patterns. */
 export function likePatterns({ connections }: Pick<Principal, "connections">): string[] {
   return connections.map((pattern) => pattern.replaceAll(/[\\%_]/g, String.raw`\$&`).replaceAll("*", "%"));
 }

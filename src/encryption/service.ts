@@ -3,7 +3,7 @@ import type { ResignedMarks } from "../coordination/marks.ts";
 import type { ResealedSpool } from "../coordination/spool.ts";
 import { BrokerError } from "../errors.ts";
 import { publicName } from "../text.ts";
-import { coversAll, mayUse, type Principal } from "../callers/principal.ts";
+import { coversAll, coversName, type Principal, requireUnbound } from "../callers/principal.ts";
 import type { EncryptionKeys, Instance, Replicas } from "../store/replicas.ts";
 import type { RotationRow, Rotations } from "../store/rotations.ts";
 import type { SealedRows, SealedTableName } from "../store/sealed-rows.ts";
@@ -76,11 +76,12 @@ export function createEncryptionService(options: Options) {
 
   /** A connection beyond the principal's patterns is told by its id only. */
   const rotation = async (principal: Principal): Promise<RotationStatus | null> => {
+    requireUnbound(principal);
     const row = await rotations.newest();
     if (row === null) return null;
     // In other tables, too, such as that of user codes, it is the connection's name.
     const isShown = (table: string, name: string) =>
-      table === "clients" || table === "api_keys" || mayUse(principal, publicName(name));
+      table === "clients" || table === "api_keys" || coversName(principal, publicName(name));
     const unopened = (row.unopened as Unopened[]).map(({ table, id, name, column, keyId }) => {
       return { table, id, name: name !== null && isShown(table, name) ? name : null, column, keyId };
     });
@@ -121,6 +122,7 @@ export function createEncryptionService(options: Options) {
       abandoned: readonly string[],
       { acceptsAuditFaults = false } = {},
     ): Promise<RotationStatus> {
+      requireUnbound(principal);
       if (abandoned.length > 0 && !coversAll(principal)) {
         const detail =
           "abandon_spool: only for a key whose patterns cover *; answers for any connection may wait there.";

@@ -136,12 +136,13 @@ const keyFields = {
   name: workingKeyFields.name,
   abilities: workingKeyFields.abilities,
   connections: textList("Which connections it is for; * stands for any characters"),
+  labels: texts("What these connections must carry, too; none: any labels"),
   expires_at: workingKeyFields.expires_at,
   revoked_at: nullable(timestamp("When it was revoked; null: it was not")),
   created_at: workingKeyFields.created_at,
   last_used_at: nullable(timestamp("When it was used last, up to a minute late; null: never")),
 };
-const keyExample = { ...workingKeyExample, connections: ["acme-*"], revoked_at: null, last_used_at: null };
+const keyExample = { ...workingKeyExample, connections: ["acme-*"], labels: {}, revoked_at: null, last_used_at: null };
 
 export const keySchema = named(
   "Key",

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Audit, AuditAction, AuditTarget, Begun, NewEntry } from "../audit/entries.ts";
 import type { ErrorCode } from "../errors.ts";
-import { mayUse } from "../callers/principal.ts";
+import { coversName } from "../callers/principal.ts";
 import { toBrokerError } from "./error-handler.ts";
 
 declare module "fastify" {
@@ -105,7 +105,7 @@ function entryOf(
   if (principal === null) throw new Error("a route with an entry needs a key");
   const given = { ...(body as object), ...(params as object) } as Record<string, unknown>;
   const name = isValid && named !== undefined ? given[named] : null;
-  const isShown = typeof name === "string" && (kind !== "connection" || mayUse(principal, name));
+  const isShown = typeof name === "string" && (kind !== "connection" || coversName(principal, name));
   const fields = isValid ? Object.keys(body ?? {}) : [];
   return {
     actor: principal.actor,

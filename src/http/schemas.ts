@@ -78,11 +78,22 @@ export const scopeList = Type.Array(Type.String({ pattern: String.raw`^[\x21\x23
   description: "Scopes to ask the provider for; without it, those of its definition",
   example: ["read"],
 });
-export const textMap = Type.Record(Type.String(), Type.String({ maxLength: 256 }), {
-  propertyNames: { pattern: "^[A-Za-z0-9._/-]{1,64}$" },
-  maxProperties: 64,
-  description: "Labels of your own, to find it again",
-  example: { team: "orders" },
+const labelMap = (shown: { description: string; example: Record<string, string> }) =>
+  Type.Record(Type.String(), Type.String({ maxLength: 256 }), {
+    propertyNames: { pattern: "^[A-Za-z0-9._/-]{1,64}$" },
+    maxProperties: 64,
+    ...shown,
+  });
+/** Of a connection. */
+export const connectionLabels = labelMap({
+  description: "Labels of your own, to find it again, and for callers that are bound to labels",
+  example: { customer: "acme" },
+});
+/** Of a caller. */
+export const callerLabels = labelMap({
+  description:
+    "Each of these a connection must carry, with this value, to be reached; without any, the names alone count",
+  example: { customer: "acme" },
 });
 export const inputMap = Type.Record(Type.String(), Type.String({ maxLength: 2000 }), {
   maxProperties: 64,

@@ -152,6 +152,7 @@ export function viewKey(key: ApiKeyRow & { lastUsedAt?: Date | null }): Static<t
     name: key.name,
     abilities: key.abilities,
     connections: key.connections,
+    labels: textsOf(key.labels),
     expires_at: iso(key.expiresAt),
     revoked_at: iso(key.revokedAt),
     created_at: key.createdAt.toISOString(),

@@ -11,7 +11,7 @@ import { isUniqueViolation } from "../store/database-errors.ts";
 import { didYouMean } from "../text.ts";
 import { clientDestination } from "../tokens/seal.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import { likePatterns, type Principal, requireMayCover } from "../callers/principal.ts";
+import { likePatterns, type Principal, requireMayCover, requireUnbound } from "../callers/principal.ts";
 
 type NewClientRequest = {
   name: string;
@@ -39,7 +39,8 @@ type Options = { clients: Clients; catalog: Catalog; vault: TokenVault };
 
 /**
  * OAuth clients, as registered at providers. A key with `admin` sees all of them. It can open them only for connections within its own
- * patterns, and cannot change one that serves connections beyond them, or names none. All throw BrokerError.
+ * patterns, and cannot change one that serves connections beyond them, or names none. A key that is bound to labels changes none, since clients
+ * carry no labels. All throw BrokerError.
  */
 export function createClientService({ clients, catalog, vault }: Options) {
   /** The row as it is in the table. Check its MAC before you use anything of it. */
@@ -81,9 +82,10 @@ export function createClientService({ clients, catalog, vault }: Options) {
 
   /**
    * @throws BrokerError forbidden for a client that serves, or is open to, connections beyond the principal's patterns, or is open to
-   * none; not_found if somebody has just deleted it
+   * none, and for a principal that is bound to labels; not_found if somebody has just deleted it
    */
   const requireOwn = async (principal: Principal, { id, name, patterns }: ClientRow): Promise<void> => {
+    requireUnbound(principal);
     const within = await clients.isWithin(id, likePatterns(principal));
     if (within === null) throw clientNotFound(name);
     if (within) return;
@@ -100,6 +102,7 @@ export function createClientService({ clients, catalog, vault }: Options) {
 
     async create(principal: Principal, request: NewClientRequest): Promise<ClientRow> {
       const { name, provider: given, clientId, clientSecret, scopes, patterns, inputs } = request;
+      requireUnbound(principal);
       requireMayCover(principal, patterns);
       const definition = await usableDefinition(catalog, given);
       const { id: provider } = definition;

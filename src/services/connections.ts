@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { furtherTokenName } from "../text.ts";
 import type { Marks } from "../coordination/marks.ts";
 import { BrokerError, connectionNotFound, openedOrNull, UnreadableSecretError } from "../errors.ts";
+import { binds, type Labels } from "../labels.ts";
 import { rulesOfGrant } from "../grant-types.ts";
 import type { ConnectionGrant, ProviderDefinition } from "../providers/format/definition.ts";
 import {
@@ -37,11 +38,16 @@ import { usableDefinition } from "./clients.ts";
 import { type NewConnectionRequest, planConnection, type PlanParts, requireCredentials } from "./new-connection.ts";
 import type { Peers } from "./peers.ts";
 import {
+  boundsOf,
+  coversName,
+  isAdmin,
   likePatterns,
   mayUse,
   mayUseClient,
   namingHolders,
   type Principal,
+  requireOwnLabels,
+  toldNames,
   unknownClient,
 } from "../callers/principal.ts";
 
@@ -76,7 +82,7 @@ export type ConnectionServiceParts = PlanParts & {
   onUnrevoked: (connection: string, why: string) => void;
 };
 
-/** Connections, for operators and provisioning code. A principal sees those that its patterns cover. All throw BrokerError. */
+/** Connections, for operators and provisioning code. A principal sees those that its patterns and labels allow. All throw BrokerError. */
 export function createConnectionService(parts: ConnectionServiceParts) {
   const {
     connections,
@@ -97,8 +103,12 @@ export function createConnectionService(parts: ConnectionServiceParts) {
   const revocation = { sender, vault, onUnrevoked: parts.onUnrevoked };
 
   const find = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
-    const record = mayUse(principal, name) ? await connections.findByName(name) : null;
-    if (record === null) throw connectionNotFound(name);
+    const { labels } = principal;
+    // Every refusal costs a query that finds nothing. No connection's name begins with #.
+    const record = await connections.findByName(coversName(principal, name) ? name : `#${name}`, labels);
+    if (record === null || !mayUse(principal, record)) throw connectionNotFound(name);
+    // Whoever writes the table could hand the connection to another tenant by its labels.
+    if (binds(labels)) vault.connections.check(record);
     return record;
   };
 
@@ -174,12 +184,13 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     getToUse,
 
     async create(principal: Principal, request: NewConnectionRequest): Promise<ConnectionRecord> {
-      if (!mayUse(principal, request.name)) {
+      if (!coversName(principal, request.name)) {
         throw new BrokerError(
           "forbidden",
           `name: this key may only create connections named ${principal.connections.join(", ")}.`,
         );
       }
+      requireOwnLabels(principal, request.labels);
       const plan = await planConnection(parts, principal, request);
       // Waits until no replica serves the tokens of an earlier connection under this name.
       const hadItLast = await peers.untilForgotten(request.name);
@@ -208,11 +219,12 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     },
 
     list: async (principal: Principal, page: PageRequest, filter: ConnectionFilter): Promise<ConnectionRecord[]> =>
-      await connections.list(page, filter, likePatterns(principal)),
+      await connections.list(page, filter, boundsOf(principal)),
 
     async patch(principal: Principal, name: string, patch: ConnectionPatch): Promise<ConnectionRecord> {
       const record = await get(principal, name);
       vault.connections.check(record);
+      if (patch.labels !== undefined) requireOwnLabels(principal, patch.labels);
       const { inputs: givenInputs, credentials: given } = patch;
       const definition = definitionOf(record);
       // Who may see the connection may also change labels and disable it. Everything else uses the client's secret.
@@ -244,10 +256,16 @@ export function createConnectionService(parts: ConnectionServiceParts) {
       };
       const changes = { ...rest, ...inputs, ...credentials };
       const furtherTokens = disabled === undefined ? [] : await accounts.readFurtherTokens(record.id);
-      const updated = await connections.update(record, changes, { client, movesHost, furtherTokens });
-      if (updated === null) throw justChanged("The connection, or its client,");
+      const relabelled = labels === undefined ? [] : changedNames(record.labels, labels);
+      const freeLabels = isAdmin(principal) ? [] : relabelled;
+      const updated = await connections.update(record, changes, { client, movesHost, freeLabels, furtherTokens });
+      if (updated === null) {
+        const [bound] = freeLabels.length === 0 ? [] : await connections.bindingLabels(freeLabels);
+        throw bound === undefined ? justChanged("The connection, or its client,") : boundLabel(bound);
+      }
       cache.learn(updated);
-      if (disabled === true) await peers.announce({ kind: "connection", id: record.id });
+      // With other labels it is not the same callers' any more, so replicas must not serve it as they have it in memory.
+      if (disabled === true || relabelled.length > 0) await peers.announce({ kind: "connection", id: record.id });
       for (const { chain } of record.furtherTokens ?? []) cache.expire(furtherTokenName(name, chain));
       if (given !== undefined && updated.status === "pending") await tokens.tryRefresh(name).catch(stillPending);
       return await get(principal, name);
@@ -314,7 +332,9 @@ export function createConnectionService(parts: ConnectionServiceParts) {
       page: { limit: number; before: bigint | null },
     ): Promise<ConnectionEventRow[]> {
       const { id } = await get(principal, name);
-      const events = await connections.events(id, { ...page, patterns: likePatterns(principal) });
+      // Only events that name connections ask for patterns, and a principal with labels is told of none of those.
+      const patterns = binds(principal.labels) ? [] : likePatterns(principal);
+      const events = await connections.events(id, { ...page, patterns });
       return events.map((event) => withoutForeignNames(principal, event));
     },
   };
@@ -380,8 +400,26 @@ async function verifyImport(tokens: TokenService, row: TokenRow): Promise<void> 
 function withoutForeignNames(principal: Principal, event: ConnectionEventRow): ConnectionEventRow {
   const { connections: names } = event.detail;
   if (!Array.isArray(names)) return event;
-  const known = names.filter((name) => typeof name === "string" && mayUse(principal, name));
+  const known = toldNames(
+    principal,
+    names.filter((name) => typeof name === "string"),
+  );
   return { ...event, detail: { ...event.detail, connections: known } };
+}
+
+/** The names of labels that one of them lacks, or has with another value. */
+function changedNames(before: Labels, after: Labels): string[] {
+  const names = new Set([...Object.keys(before), ...Object.keys(after)]);
+  return [...names].filter(
+    (name) => Object.hasOwn(before, name) !== Object.hasOwn(after, name) || before[name] !== after[name],
+  );
+}
+
+function boundLabel(name: string): BrokerError {
+  return new BrokerError(
+    "forbidden",
+    `labels: there are callers that are bound to "${name}"; only a key with "admin" that is bound to no labels changes it.`,
+  );
 }
 
 const noInputs = { inputs: {}, movesHost: false };

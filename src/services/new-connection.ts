@@ -17,7 +17,7 @@ import {
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { usableDefinition } from "./clients.ts";
-import { mayUseClient, type Principal, unknownClient } from "../callers/principal.ts";
+import { isAdmin, mayUseClient, type Principal, unknownClient } from "../callers/principal.ts";
 
 export type NewConnectionRequest = {
   name: string;
@@ -56,7 +56,7 @@ export async function planConnection(
   const definition = await usableDefinition(catalog, request.provider);
   const grant = offeredGrant(definition, request.grant);
   const find = async (own: string) =>
-    principal.abilities.includes("admin") ? await clients.findByName(own) : await clients.findServing(own, name);
+    isAdmin(principal) ? await clients.findByName(own) : await clients.findServing(own, name);
   const client = request.client === null ? null : await find(request.client);
   const scopes = scopesFor(definition, grant, request.scopes ?? client?.scopes ?? null);
   requireClient(principal, client, {

@@ -8,7 +8,7 @@ import type { TokenStatements } from "../store/token-statements.ts";
 import type { TokenCache } from "../tokens/cache.ts";
 import { placeOf } from "../tokens/seal.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import { likePatterns, mayUse, type Principal } from "../callers/principal.ts";
+import { boundsOf, coversName, type Principal, requireUnbound } from "../callers/principal.ts";
 
 /** A connection whose row comes from a restored database. Its refresh token has most likely been spent. */
 export type SuspendedConnection = {
@@ -52,10 +52,12 @@ export function createRestoredRowsService({ rows, vault, cache, keys, nowMs }: P
     /**
      * The suspended connections that the principal's patterns cover. `keys`: the working keys whose patterns lie within the principal's, oldest
      * first, since keys that were revoked after the backup work again. Null: no connection is suspended, not even one of others.
+     * @throws BrokerError forbidden for a principal that is bound to labels, as does `release`
      */
     async list(principal: Principal): Promise<{ suspended: SuspendedConnection[]; keys: ApiKeyRow[] | null }> {
+      requireUnbound(principal);
       const all = await rows.goneBack();
-      const working = all.length === 0 ? null : await keys.working(nowMs(), likePatterns(principal));
+      const working = all.length === 0 ? null : await keys.working(nowMs(), boundsOf(principal));
       return { suspended: covered(principal, all).map(describe), keys: working };
     },
     /**
@@ -64,6 +66,7 @@ export function createRestoredRowsService({ rows, vault, cache, keys, nowMs }: P
      * does not open, after the others have been released
      */
     async release(principal: Principal, names: readonly string[] | null): Promise<string[]> {
+      requireUnbound(principal);
       const suspended = covered(principal, await rows.goneBack());
       const unknown = names?.find((name) => !suspended.some((row) => isNamed(row, name)));
       if (unknown !== undefined) {
@@ -81,7 +84,7 @@ export function createRestoredRowsService({ rows, vault, cache, keys, nowMs }: P
 }
 
 function covered(principal: Principal, suspended: readonly TokenRow[]): TokenRow[] {
-  return suspended.filter(({ name }) => mayUse(principal, publicName(name)));
+  return suspended.filter(({ name }) => coversName(principal, publicName(name)));
 }
 
 /** An access token that does not open is left out if a refresh can get another one. @throws UnreadableSecretError */

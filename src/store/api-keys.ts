@@ -2,15 +2,16 @@ import { encryptionKeyMissing } from "../errors.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenKey, Read, RowProofs } from "../proven-rows.ts";
 import { type Columns, selectList } from "./columns.ts";
+import type { Labels } from "../labels.ts";
 import type { PageRequest } from "./connections.ts";
 import type { Database } from "./database.ts";
-import { liesWithin } from "./row-sql.ts";
+import { type Bounds, carriesAll, json, liesWithin } from "./row-sql.ts";
 
 export const abilities = ["tokens", "connections", "admin"] as const;
 export type Ability = (typeof abilities)[number];
 
 /** A caller's key. Only the hash of its secret is stored. */
-export type ApiKeyRow = Read<ProvenKey> & { abilities: Ability[]; connections: string[] };
+export type ApiKeyRow = Read<ProvenKey> & { abilities: Ability[]; connections: string[]; labels: Labels };
 
 /** `isSilent`: its MAC was made with a key that this replica lacks, so it cannot be checked here. */
 export type FoundApiKey = ApiKeyRow & { isSilent?: true };
@@ -28,6 +29,7 @@ const columns: Columns<ApiKeyRow> = {
   secretHash: "k.secret_hash",
   abilities: "k.abilities",
   connections: "k.connections",
+  labels: "k.labels",
   expiresAt: "k.expires_at",
   revokedAt: "k.revoked_at",
   createdAt: "k.created_at",
@@ -69,35 +71,35 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
 
     findMany,
 
-    /** Keys whose patterns all lie within `patterns` (of LIKE), newest first, also revoked ones. Unchecked: a key is checked when it is used. */
-    async list({ limit, after }: PageRequest, patterns: string[]): Promise<ListedApiKey[]> {
+    /** Keys within these bounds, newest first, also revoked ones. Unchecked: a key is checked when it is used. */
+    async list({ limit, after }: PageRequest, bounds: Bounds): Promise<ListedApiKey[]> {
       const older = after
         ? Sql.sql`AND (k.created_at, k.id) < (${after.createdAt}::timestamptz, ${after.id})`
         : Sql.empty;
       return await prisma.$queryRaw`SELECT ${keyColumns}, u.last_used_at AS "lastUsedAt"
-        FROM api_keys k LEFT JOIN key_uses u ON u.key_id = k.id WHERE ${isWithin(patterns)} ${older}
+        FROM api_keys k LEFT JOIN key_uses u ON u.key_id = k.id WHERE ${isWithin(bounds)} ${older}
         ORDER BY k.created_at DESC, k.id DESC LIMIT ${limit}`;
     },
 
-    /** Keys that work at `nowMs`, here or at replicas with another encryption key, and whose patterns all lie within `patterns`, oldest first; at most 10,000. */
-    async working(nowMs: number, patterns: string[]): Promise<FoundApiKey[]> {
+    /** Keys that work at `nowMs`, here or at replicas with another encryption key, within these bounds, oldest first; at most 10,000. */
+    async working(nowMs: number, bounds: Bounds): Promise<FoundApiKey[]> {
       const rows = await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${keyColumns} FROM api_keys k
-        WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > ${new Date(nowMs)}::timestamptz) AND ${isWithin(patterns)}
+        WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > ${new Date(nowMs)}::timestamptz) AND ${isWithin(bounds)}
         ORDER BY k.created_at, k.id LIMIT 10000`;
       return await judged(rows);
     },
 
-    /** Whether a working key has the ability `admin`. */
+    /** Whether a working key has the ability `admin`, and is bound to no labels. */
     async hasAdmin(nowMs: number): Promise<boolean> {
       const rows = await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${keyColumns} FROM api_keys k
         WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > ${new Date(nowMs)}::timestamptz)
-          AND 'admin' = ANY(k.abilities) ORDER BY k.created_at DESC LIMIT 1000`;
+          AND 'admin' = ANY(k.abilities) AND k.labels = '{}' ORDER BY k.created_at DESC LIMIT 1000`;
       return (await judged(rows)).length > 0;
     },
 
     /** `giver`: the id of the key that makes it; null: the bootstrap key. Returns null if the giver has ended meanwhile. */
     async insert(key: NewApiKey, giver: string | null): Promise<ApiKeyRow | null> {
-      const { id, name, secretHash, abilities: may, connections, expiresAt } = key;
+      const { id, name, secretHash, abilities: may, connections, labels, expiresAt } = key;
       const [by] = giver === null ? [] : await findMany([giver]);
       if (giver !== null && by === undefined) return null;
       if (by?.isSilent) throw encryptionKeyMissing("this API key");
@@ -107,8 +109,8 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
       const rows = await prisma.$queryRaw<ApiKeyRow[]>`
         WITH giver AS (SELECT 1 FROM api_keys WHERE id = ${giver} AND mac = ${by?.mac ?? null} AND revoked_at IS NULL
           AND (expires_at IS NULL OR expires_at > clock_timestamp()) FOR SHARE)
-        INSERT INTO api_keys AS k (id, name, secret_hash, abilities, connections, expires_at, created_at, mac)
-        SELECT ${id}, ${name}, ${secretHash}, ${may}::text[], ${connections}::text[], ${expiresAt}::timestamptz,
+        INSERT INTO api_keys AS k (id, name, secret_hash, abilities, connections, labels, expires_at, created_at, mac)
+        SELECT ${id}, ${name}, ${secretHash}, ${may}::text[], ${connections}::text[], ${json(labels)}, ${expiresAt}::timestamptz,
           ${createdAt}::timestamptz, ${mac}
         WHERE ${giver}::text IS NULL OR EXISTS (SELECT 1 FROM giver) RETURNING ${keyColumns}`;
       if (rows[0] !== undefined || giver === null) return rows[0] ?? null;
@@ -129,14 +131,14 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
     },
 
     /**
-     * False: there is no such key whose patterns lie within `patterns`. Revoking twice changes nothing. A row that this broker has not
+     * False: there is no such key within these bounds. Revoking twice changes nothing. A row that this broker has not
      * written counts as none anyway; it is marked as revoked all the same.
      */
-    async revoke(id: string, patterns: string[]): Promise<boolean> {
+    async revoke(id: string, bounds: Bounds): Promise<boolean> {
       const at = await now();
       for (;;) {
         const [row] = await prisma.$queryRaw<ApiKeyRow[]>`
-          SELECT ${keyColumns} FROM api_keys k WHERE k.id = ${id} AND ${isWithin(patterns)}`;
+          SELECT ${keyColumns} FROM api_keys k WHERE k.id = ${id} AND ${isWithin(bounds)}`;
         if (row === undefined) return false;
         const ours = proofs.isOurs(row);
         if (row.revokedAt !== null && ours) return true;
@@ -150,5 +152,9 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
   };
 }
 
-/** A star of a key's pattern is a character that no name has, so only a percent sign matches it. */
-const isWithin = (patterns: string[]) => liesWithin(Sql.sql`k.connections`, patterns);
+/**
+ * Whether a key reaches no further than these bounds. A star of a key's pattern is a character that no name has, so only a percent sign
+ * matches it.
+ */
+const isWithin = ({ patterns, labels }: Bounds) =>
+  Sql.sql`${liesWithin(Sql.sql`k.connections`, patterns)} AND ${carriesAll(Sql.sql`k.labels`, labels)}`;

@@ -1,8 +1,10 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { binds } from "../labels.ts";
 import { auditTimes } from "../time.ts";
 import { type Columns, selectList } from "./columns.ts";
 import type { Database, Prisma } from "./database.ts";
 import type { MigrationSession } from "./migrate.ts";
+import { type Bounds, carriesAll } from "./row-sql.ts";
 
 /** A row of audit.entries without what chains it. `detail` is JSON text, kept as it is; times have milliseconds. */
 export type EntryContent = {
@@ -48,8 +50,8 @@ export type EntryQuery = {
   actor: string | null;
   connection: string | null;
   action: string | null;
-  /** Patterns of LIKE: only entries about connections that one of them covers. */
-  within: readonly string[] | null;
+  /** Only entries about connections within these bounds; with labels, only about connections that carry them now, since they were created. */
+  within: Bounds | null;
   /** Newest first unless `oldestFirst`. The page begins behind this row. */
   after: { at: Date; process: string; seq: number } | null;
   oldestFirst: boolean;
@@ -151,7 +153,7 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
         actor !== null && Sql.sql`COALESCE(actor_id, actor_name) = ${actor}`,
         connection !== null && Sql.sql`target_name = ${connection} AND target_kind = 'connection'`,
         action !== null && Sql.sql`action = ${action}`,
-        within !== null && Sql.sql`target_kind = 'connection' AND target_name LIKE ANY(${[...within]}::text[])`,
+        within && isWithin(within),
         // Rows beyond have no place that a next page could begin behind, so they are on a first page, or nowhere.
         after && Sql.raw(oldestFirst ? `at < ${lastTime}` : `at >= ${firstTime}`),
         // The first condition finds the place in an index, whose order goes no further than `at`.
@@ -230,6 +232,14 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
       return row?.removed ?? null;
     },
   };
+}
+
+/** Labels are the connection's: an earlier connection of the same name may have been somebody else's. */
+function isWithin({ patterns, labels }: Bounds): Sql.Sql {
+  const isNamed = Sql.sql`target_kind = 'connection' AND target_name LIKE ANY(${[...patterns]}::text[])`;
+  if (!binds(labels)) return isNamed;
+  return Sql.sql`${isNamed} AND EXISTS (SELECT 1 FROM public.connections c
+    WHERE c.name = e.target_name AND c.created_at <= e.at AND ${carriesAll(Sql.sql`c.labels`, labels)})`;
 }
 
 /** As many rows are removed in one transaction, whose locks last a moment. */

@@ -1,11 +1,12 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import { grantsWithoutPerson, rulesOfGrant } from "../grant-types.ts";
 import type { ProvenConnection, RowProofs } from "../proven-rows.ts";
+import type { Labels } from "../labels.ts";
 import { refreshTimes } from "../time.ts";
 import type { ClientRow } from "./clients.ts";
 import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
-import { hasOrAwaitsSecrets, json, seconds } from "./row-sql.ts";
+import { type Bounds, carriesAll, hasOrAwaitsSecrets, json, seconds } from "./row-sql.ts";
 import { type ConnectionStatus, type EventType, tokenColumns, type TokenRow } from "./token-row.ts";
 
 /** A connection as operators see it, without any secret, sealed or not. */
@@ -161,12 +162,14 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
   };
 
   return {
-    findByName: (name: string) => find(Sql.sql`c.name = ${name}`),
+    /** Null also for a connection that does not carry each of these labels: that costs the same as a name that does not exist. */
+    findByName: (name: string, labels: Labels = {}) =>
+      find(Sql.sql`c.name = ${name} AND ${carriesAll(Sql.sql`c.labels`, labels)}`),
     findById: (id: string) => find(Sql.sql`c.id = ${id}::uuid`),
 
-    /** Newest first. `namePatterns`: LIKE patterns of which a name must match one. */
-    async list(page: PageRequest, filter: ConnectionFilter, namePatterns: string[]): Promise<ConnectionRecord[]> {
-      const where = Sql.join(conditions(filter, page.after, namePatterns), " AND ");
+    /** Newest first. */
+    async list(page: PageRequest, filter: ConnectionFilter, bounds: Bounds): Promise<ConnectionRecord[]> {
+      const where = Sql.join(conditions(filter, page.after, bounds), " AND ");
       return await prisma.$queryRaw`
         SELECT ${recordList} FROM connections c LEFT JOIN clients k ON k.id = c.client_ref
         WHERE ${where} ORDER BY c.created_at DESC, c.id DESC LIMIT ${page.limit}`;
@@ -192,13 +195,19 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
 
     /**
      * Null: it is gone, or somebody has set something of it since it was read, or the client is not as it was; or a host would
-     * change (`movesHost`) while there is something that was meant for the one before. `furtherTokens`: their rows,
-     * which are disabled and enabled with it.
+     * change (`movesHost`) while there is something that was meant for the one before; or one of `freeLabels` binds a caller.
+     * `freeLabels`: names of labels that change only while nobody is bound to them. `furtherTokens`: their rows, which are disabled and
+     * enabled with it.
      */
     async update(
       record: ProvenConnection & Pick<TokenRow, "mac">,
       changes: ConnectionChanges,
-      given: { client: ClientRow | null; movesHost: boolean; furtherTokens?: readonly TokenRow[] },
+      given: {
+        client: ClientRow | null;
+        movesHost: boolean;
+        freeLabels?: readonly string[];
+        furtherTokens?: readonly TokenRow[];
+      },
     ): Promise<TokenRow | null> {
       const { id, mac } = record;
       const { disabled } = changes;
@@ -223,15 +232,22 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
       const lockClient = prisma.$executeRaw`SELECT 1 FROM clients
         WHERE ${given.movesHost} AND id = ${given.client?.id ?? null}::uuid FOR SHARE`;
       const isFree = given.movesHost ? Sql.sql`AND NOT EXISTS (${holder(id)})` : Sql.empty;
+      const { freeLabels = [] } = given;
+      const bindsNobody = freeLabels.length > 0 ? Sql.sql`AND NOT EXISTS (${bindingLabels(freeLabels)})` : Sql.empty;
       const update = prisma.$queryRaw<TokenRow[]>`
         WITH ${unchanged(given.client)}, c AS (UPDATE connections c SET ${Sql.join(sets)} FROM k
-          WHERE c.id = ${id}::uuid AND c.mac = ${mac} ${isFree} RETURNING c.*),
+          WHERE c.id = ${id}::uuid AND c.mac = ${mac} ${isFree} ${bindsNobody} RETURNING c.*),
         ${ofFurtherTokens}
         event AS (INSERT INTO connection_events (connection_id, type, detail)
           SELECT c.id, ${eventType(changes)}, ${json(detail)} FROM c)
         SELECT ${tokenColumns} FROM c`;
       const [, , rows] = await prisma.$transaction([lockClient, lock, update]);
       return rows[0] ?? null;
+    },
+
+    /** Those of the names of labels to which a caller is bound: a key that has neither been revoked nor expired. */
+    async bindingLabels(names: readonly string[]): Promise<string[]> {
+      return (await prisma.$queryRaw<{ name: string }[]>`${bindingLabels(names)}`).map(({ name }) => name);
     },
 
     /** Whether it has tokens or credentials, or may soon get some. */
@@ -298,12 +314,20 @@ function unchanged(client: ClientRow | null): Sql.Sql {
   return Sql.sql`k AS (SELECT 1 FROM clients WHERE id = ${client.id}::uuid AND mac = ${client.mac} FOR SHARE)`;
 }
 
+const bindingLabels = (names: readonly string[]) => Sql.sql`SELECT l.name FROM unnest(${[...names]}::text[]) l(name)
+  WHERE EXISTS (SELECT 1 FROM api_keys k WHERE k.labels ? l.name AND k.revoked_at IS NULL
+    AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()))`;
+
 const holder = (id: string) => Sql.sql`SELECT 1 FROM connections c
   WHERE (c.id = ${id}::uuid OR c.parent_id = ${id}::uuid) AND ${hasOrAwaitsSecrets}`;
 
-function conditions(filter: ConnectionFilter, after: PagePosition | null, namePatterns: string[]): Sql.Sql[] {
+function conditions(filter: ConnectionFilter, after: PagePosition | null, { patterns, labels }: Bounds): Sql.Sql[] {
   const { status, provider, client, label, nameContains } = filter;
-  const all = [Sql.sql`c.parent_id IS NULL`, Sql.sql`c.name LIKE ANY(${namePatterns}::text[])`];
+  const all = [
+    Sql.sql`c.parent_id IS NULL`,
+    Sql.sql`c.name LIKE ANY(${[...patterns]}::text[])`,
+    carriesAll(Sql.sql`c.labels`, labels),
+  ];
   if (status !== undefined) all.push(Sql.sql`c.status = ${status}`);
   if (provider !== undefined) all.push(Sql.sql`c.provider = ${provider}`);
   if (client !== undefined) all.push(Sql.sql`k.name = ${client}`);

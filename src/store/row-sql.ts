@@ -1,4 +1,5 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { binds, type Labels } from "../labels.ts";
 import { refreshTimes } from "../time.ts";
 import type { ConnectionStatus, EventType } from "./token-row.ts";
 
@@ -71,6 +72,13 @@ export const seconds = (value: number) => Sql.sql`make_interval(secs => ${value}
 export const liesWithin = (own: Sql.Sql, patterns: readonly string[]) => Sql.sql`NOT EXISTS (
   SELECT 1 FROM unnest(CASE WHEN cardinality(${own}) > 0 THEN ${own} ELSE '{*}' END) each
   WHERE (COALESCE(each, '*') LIKE ANY(${[...patterns]}::text[])) IS NOT TRUE)`;
+
+/** What the lists of a caller lie within: patterns of LIKE, of which one covers the name, and labels, each of which a row carries. */
+export type Bounds = { patterns: readonly string[]; labels: Labels };
+
+/** Whether a column of labels has each of these, with its value. */
+export const carriesAll = (column: Sql.Sql, labels: Labels) =>
+  binds(labels) ? Sql.sql`${column} @> ${json(labels)}` : Sql.sql`true`;
 
 export const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`;
 

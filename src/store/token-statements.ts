@@ -1,8 +1,11 @@
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { Labels } from "../labels.ts";
 import { type ClientRow, joinedClientColumns, splitClient } from "./clients.ts";
 import type { Database } from "./database.ts";
 import { createDueStatements } from "./due.ts";
 import { createGrantEndStatements } from "./grant-ends.ts";
 import { createPermitStatements } from "./permits.ts";
+import { carriesAll } from "./row-sql.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
 import { createTokenSetStatements } from "./token-sets.ts";
 
@@ -18,6 +21,13 @@ export function createTokenStatements(database: Pick<Database, "prisma" | "commi
     /** Rows of these names; names without a connection are left out. */
     async readByName(names: readonly string[]): Promise<TokenRow[]> {
       return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.name = ANY(${names}::text[])`;
+    },
+
+    /** Whether there is a connection of this name that carries each of these labels. */
+    async hasLabels(name: string, labels: Labels): Promise<boolean> {
+      const rows = await prisma.$queryRaw<unknown[]>`
+        SELECT 1 AS found FROM connections c WHERE c.name = ${name} AND ${carriesAll(Sql.sql`c.labels`, labels)}`;
+      return rows.length > 0;
     },
 
     /** The existing rows of these ids. */

@@ -22,6 +22,8 @@ export type KnownConnection = {
 export type TokenCache = {
   /** @throws BrokerError storage_unavailable when it is not known here and Postgres is gone. */
   read(name: string, options?: { bypass?: boolean }): Promise<KnownConnection | null>;
+  /** As it was last read or returned, however long ago; null: it is not known here, or has ended since. */
+  peek(name: string): KnownConnection | null;
   /** Takes a row that a statement of this process has just returned. */
   learn(row: TokenRow): KnownConnection;
   /** The connection changed: the next read asks Postgres. */
@@ -127,6 +129,10 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
         if (found === null || !hasEnded(found)) return found;
         cache.forget(name);
       }
+    },
+    peek(name) {
+      const found = cache.peek(name);
+      return found === null || hasEnded(found) ? null : found;
     },
     expire: (name) => cache.expire(name),
     isSilent: () => cache.isSilent(),

@@ -170,6 +170,7 @@ export function createTokenCore(parts: TokenCoreParts) {
 const subjectWish = {
   minTtlSeconds: refreshTimes.subjectTtlSeconds,
   rejectedVersion: null,
+  labels: {},
   waitSeconds: refreshTimes.subjectWaitSeconds,
 };
 

@@ -4,6 +4,7 @@ import { type Clock, withDeadline } from "../clock.ts";
 import { createSingleFlight } from "../concurrency.ts";
 import type { Leases } from "../coordination/leases.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
+import { binds, carries, type Labels } from "../labels.ts";
 import { missingScopes } from "../providers/format/requirements.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { TokenRow } from "../store/token-row.ts";
@@ -24,6 +25,8 @@ import {
 import type { Waiting } from "./waiting.ts";
 
 type TokenWish = {
+  /** What the connection must carry; else it is answered as one that does not exist. */
+  labels: Labels;
   minTtlSeconds: number;
   rejectedVersion: number | null;
   waitSeconds: number;
@@ -34,6 +37,11 @@ type TokenWish = {
 export type TokenService = {
   /** @throws BrokerError when there is no usable token, with a code of docs/api.md. */
   get(name: string, wish: TokenWish): Promise<IssuedToken>;
+  /**
+   * Refuses a name that the caller's patterns do not cover, at the cost of a name that nobody has.
+   * @throws BrokerError connection_not_found, storage_unavailable
+   */
+  refuse(name: string, labels: Labels): Promise<never>;
   /** Refreshes, whatever the newest token's age is. Joins a refresh under way. @throws BrokerError */
   refreshNow(name: string): Promise<void>;
   /** The same, for callers that want the failure. @throws BrokerError when no refresh can be tried */
@@ -47,7 +55,7 @@ export type TokenService = {
 export type TokenServiceParts = {
   cache: TokenCache;
   catalog: Pick<Catalog, "get">;
-  rows: Pick<TokenStatements, "endUnrefreshable">;
+  rows: Pick<TokenStatements, "endUnrefreshable" | "hasLabels">;
   reads: Pick<Reads, "note">;
   lifecycle: Lifecycle;
   /** Whether this is the only replica. */
@@ -74,20 +82,24 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const { cache, catalog, rows, leases, refresh, waiting, clock, databaseClock, reads, lifecycle, onBackgroundError } =
     parts;
   const flights = createSingleFlight<RefreshOutcome>();
+  const labelChecks = createSingleFlight<boolean>();
   const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
 
   const get: TokenService["get"] = async (connection, wish) => {
-    const { furtherToken = null } = wish;
-    const name = furtherToken === null ? connection : furtherTokenName(connection, furtherToken);
-    const found = await find(name, { bypass: wish.rejectedVersion !== null }).catch(async (error: unknown) => {
-      throw furtherToken === null || !isMissing(error)
-        ? error
-        : await missingFurtherToken(parts, connection, furtherToken);
-    });
+    const { furtherToken = null, labels } = wish;
+    const bypass = wish.rejectedVersion !== null;
+    const found =
+      furtherToken === null
+        ? await find(connection, { bypass, labels })
+        : await findFurther(connection, furtherToken, { bypass, labels });
     const served = await serve(found, wish);
     const token = found.row.grant === "token_exchange" ? await warnOfOwner(connection, served) : served;
     // The connection may have ended since it was read, and its name may belong to another one now.
-    return cache.hasEnded(found) ? await get(connection, wish) : token;
+    if (cache.hasEnded(found)) return await get(connection, wish);
+    // Its labels may have changed meanwhile.
+    const newest = binds(labels) ? cache.peek(connection) : null;
+    if (newest !== null && !carries(newest.row.labels, labels)) throw connectionNotFound(connection);
+    return token;
   };
 
   const serve = async (found: KnownConnection, wish: TokenWish): Promise<IssuedToken> => {
@@ -261,17 +273,56 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     return await cache.read(name, { bypass: true }).catch(() => cache.read(name));
   };
 
-  const find = async (name: string, { bypass }: { bypass: boolean }): Promise<KnownConnection> => {
-    const found = await readRow(name, bypass);
+  /**
+   * The row, if it carries these labels; null: it does not, or there is none. Neither the answer nor its time shows which of the two: what is
+   * not known to carry them costs one query, which finds nothing.
+   */
+  const readLabelled = async (
+    name: string,
+    { bypass, labels }: { bypass: boolean; labels: Labels },
+  ): Promise<KnownConnection | null> => {
+    if (!binds(labels)) return await readRow(name, bypass);
+    const known = cache.peek(name);
+    const isKnown = known !== null && carries(known.row.labels, labels);
+    if (!isKnown && !(await hasLabels(name, labels))) return null;
+    const found = await readRow(name, bypass || !isKnown);
+    return found !== null && carries(found.row.labels, labels) ? found : null;
+  };
+
+  const hasLabels = async (name: string, labels: Labels): Promise<boolean> =>
+    await labelChecks.run(JSON.stringify([name, labels]), async () => await rows.hasLabels(name, labels));
+
+  const find = async (name: string, { bypass, labels = {} }: { bypass: boolean; labels?: Labels }) => {
+    const found = await readLabelled(name, { bypass, labels });
     if (found === null) throw connectionNotFound(name);
-    // Somebody else has written this row, so none of it is trusted.
-    if (found.unreadable?.place.column === "mac") throw found.unreadable;
+    requireProven(found);
     if (found.row.status === "disabled" || isKilled(found.row)) throw unavailable(found.row);
     return found;
   };
 
+  /** A further token has no labels of its own: those of its connection count. */
+  const findFurther = async (
+    connection: string,
+    furtherToken: string,
+    { bypass, labels }: { bypass: boolean; labels: Labels },
+  ): Promise<KnownConnection> => {
+    if (binds(labels)) {
+      const owner = await readLabelled(connection, { bypass: false, labels });
+      if (owner === null) throw connectionNotFound(connection);
+      requireProven(owner);
+    }
+    return await find(furtherTokenName(connection, furtherToken), { bypass }).catch(async (error: unknown) => {
+      throw isMissing(error) ? await missingFurtherToken(parts, connection, furtherToken) : error;
+    });
+  };
+
   return {
     get,
+    async refuse(name, labels) {
+      // No connection's name begins with this.
+      await readLabelled(`#${name}`, { bypass: false, labels });
+      throw connectionNotFound(name);
+    },
     tryRefresh,
     refreshAhead: (row) => fly(row, "ahead"),
 
@@ -308,6 +359,11 @@ function shuttingDown(connection: string): BrokerError {
     connection,
     retryAfterSeconds: refreshTimes.retryAfterMinSeconds,
   });
+}
+
+/** A row that somebody else has written is not trusted in anything. @throws UnreadableSecretError */
+function requireProven({ unreadable }: KnownConnection): void {
+  if (unreadable?.place.column === "mac") throw unreadable;
 }
 
 function isMissing(error: unknown): boolean {

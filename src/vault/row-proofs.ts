@@ -86,8 +86,11 @@ export function createRowProofs(
     keys: proofs(
       "api_keys",
       ({ id }) => id,
-      ({ id, name, secretHash, abilities, connections, expiresAt, revokedAt, createdAt }) => [
+      ({ id, name, secretHash, abilities, connections, labels, expiresAt, revokedAt, createdAt }) => [
         { id, name, secretHash: hex(secretHash), abilities, connections, expiresAt, revokedAt, createdAt },
+        // A key without labels has the text that keys had before there were labels, so those keys go on working. Labels that somebody
+        // adds or takes away by hand change the text.
+        ...(textsOf(labels).length === 0 ? [] : [{ labels: textsOf(labels) }]),
       ],
     ),
     links: proofs(

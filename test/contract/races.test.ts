@@ -91,7 +91,7 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
   });
 
   it("a key that is just being revoked makes no key", async () => {
-    const key = { name: "k", abilities: [], connections: [], expiresAt: null, secretHash: sealedBytes() };
+    const key = { name: "k", abilities: [], connections: [], labels: {}, expiresAt: null, secretHash: sealedBytes() };
     const giver = randomUUID();
     await stage.keys.insert({ ...key, id: giver }, null);
     const revoke = async (session: Prisma) =>

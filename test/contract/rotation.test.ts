@@ -133,7 +133,7 @@ async function fill(stage: StoreStage) {
   await run(stage, "UPDATE clients SET previous_secret_sealed = $2 WHERE id = $1::uuid", [clientId, older]);
   const row = await connection(stage, clientId);
   const keyId = randomUUID().slice(0, 12);
-  const bounds = { abilities: ["tokens" as const], connections: ["*"], expiresAt: null };
+  const bounds = { abilities: ["tokens" as const], connections: ["*"], labels: {}, expiresAt: null };
   await stage.keys.insert({ id: keyId, name: "n", secretHash: new Uint8Array(32), ...bounds }, null);
   const linkId = randomUUID().slice(0, 12);
   const ofLink = { returnTo: null, manual: false, purpose: null, createdBy: "x", expiresInSeconds: 3600 };

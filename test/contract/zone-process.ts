@@ -49,7 +49,7 @@ async function store(stage: StoreStage, at: Date) {
   await stage.rows.replaceGrant(given, grant, { event: { type: "connected", detail: {} }, exclusive: false });
   await stage.set(id, `created_at = '${at.toISOString()}'`);
   const keyId = randomUUID();
-  const ofKey = { id: keyId, name: "zone", abilities: [], connections: [], expiresAt: at };
+  const ofKey = { id: keyId, name: "zone", abilities: [], connections: [], labels: {}, expiresAt: at };
   await stage.keys.insert({ ...ofKey, secretHash: new Uint8Array(32) }, null);
   const bySql = await stage.query<{ ms: number }>(
     `SELECT (extract(epoch FROM unnest(ARRAY[c.issued_at, c.expires_at, c.refresh_token_expires_at, k.expires_at])) * 1000)::float8 AS ms
@@ -62,7 +62,7 @@ async function store(stage: StoreStage, at: Date) {
   const [found] = await stage.keys.findMany([keyId]);
   const byAdapter = [read.issuedAt, read.expiresAt, record?.createdAt, record?.refreshTokenExpiresAt, found?.expiresAt];
   const after = { createdAt: new Date(at.getTime() + 1), id };
-  const [next] = await stage.connections.list({ limit: 1, after }, {}, ["%"]);
+  const [next] = await stage.connections.list({ limit: 1, after }, {}, { patterns: ["%"], labels: {} });
   return {
     bySql: bySql.map(({ ms }) => new Date(ms).toISOString()),
     byAdapter: byAdapter.map((time) => time?.toISOString() ?? null),

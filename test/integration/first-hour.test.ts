@@ -401,7 +401,7 @@ describeWithServices(["postgres", "redis"], "Postgres", () => {
     const nowMs = Date.now();
     const add = async (ability: "tokens" | "admin", expiresAt: Date | null = null) => {
       const id = randomBytes(6).toString("hex");
-      const key = { id, name: id, abilities: [ability], connections: ["*"], expiresAt };
+      const key = { id, name: id, abilities: [ability], connections: ["*"], labels: {}, expiresAt };
       await keys.insert({ ...key, secretHash: new Uint8Array(randomBytes(32)) }, null);
       return id;
     };
@@ -411,7 +411,7 @@ describeWithServices(["postgres", "redis"], "Postgres", () => {
     expect([await keys.hasAdmin(nowMs), await keys.hasAdmin(nowMs + 60_001)]).toEqual([true, false]);
     const revoked = await add("admin");
     expect(await keys.hasAdmin(nowMs + 60_001)).toBe(true);
-    await keys.revoke(revoked, ["%"]);
+    await keys.revoke(revoked, { patterns: ["%"], labels: {} });
     expect(await keys.hasAdmin(nowMs + 60_001)).toBe(false);
     const foreign = await add("tokens");
     await database.prisma.$executeRaw`UPDATE api_keys SET abilities = '{admin}' WHERE id = ${foreign}`;

@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { collectItems, segment, type ApiClient } from "../api-client.ts";
 import { CliError } from "../errors.ts";
-import { collect, collectOf, example } from "../options.ts";
+import { collect, collectOf, collectPair, example } from "../options.ts";
 import { warnOfUnconfirmed, type Column } from "../output.ts";
 import { createQuestions } from "../questions.ts";
 import { textOf } from "../resource.ts";
@@ -9,13 +9,19 @@ import { handle, type Cli, type Session } from "../session.ts";
 
 const abilities = ["tokens", "connections", "admin"] as const;
 
-type AddOptions = { ability?: string[]; connection?: string[]; expiresAt?: string };
+type AddOptions = {
+  ability?: string[];
+  connection?: string[];
+  label?: Record<string, string>;
+  expiresAt?: string;
+};
 
 const columns: readonly Column[] = [
   ["ID", "id"],
   ["NAME", "name"],
   ["ABILITIES", "abilities"],
   ["CONNECTIONS", "connections"],
+  ["LABELS", "labels"],
   ["EXPIRES", "expires_at"],
   ["REVOKED", "revoked_at"],
   ["CREATED", "created_at"],
@@ -31,6 +37,7 @@ export function addKeyCommands(program: Command, cli: Cli): void {
     .description("create a key and print it, once: the broker keeps only its hash")
     .option("--ability <ability>", `${abilities.join(", ")}; repeatable`, collectOf(abilities))
     .option("--connection <pattern>", "connections that it is for, such as acme-*; repeatable", collect)
+    .option("--label <key=value>", "only connections that carry this label; repeatable", collectPair)
     .option("--expires-at <time>", "when it ends, as 2027-01-31T00:00:00Z")
     .action(handle(cli, addKey));
   example(add, "keys add billing --ability tokens --connection 'acme-*'");
@@ -51,7 +58,8 @@ async function addKey(session: Session, { args: [name = ""], options }: { args: 
     await questions.text(undefined, { option: `--ability <${abilities.join("|")}>`, question }),
   ];
   questions.requireAll();
-  const body = { name, abilities: ability, connections: options.connection, expires_at: options.expiresAt };
+  const { connection: connections, label: labels, expiresAt: expires_at } = options;
+  const body = { name, abilities: ability, connections, labels, expires_at };
   const created = await api().post("/keys", body);
   output.note(`Key ${name} (${textOf(created["id"])}) is created. It is shown this once:`);
   output.value(textOf(created["key"]), created);

@@ -11,7 +11,7 @@ import {
 } from "../../audit/entries.ts";
 import { type Clock, withDeadline } from "../../clock.ts";
 import { BrokerError } from "../../errors.ts";
-import { coversAll, likePatterns } from "../../callers/principal.ts";
+import { boundsOf, coversAll, requireUnbound } from "../../callers/principal.ts";
 import { callerTimes } from "../../time.ts";
 import { audited } from "../audit.ts";
 import { auditPageSchema, auditRowSchema, verificationSchema } from "../audit-answers.ts";
@@ -55,7 +55,7 @@ export async function auditReadingRoutes(app: ApiScope, { audit, clock }: AuditR
     operationId: "listAudit",
     summary: "Who did what, newest first",
     description:
-      "Reads of tokens are counted, and come as one entry for each caller, connection, result and minute, up to a minute late. All that is asked for must hold. A key whose patterns do not cover `*` gets entries about connections that they cover.",
+      "Reads of tokens are counted, and come as one entry for each caller, connection, result and minute, up to a minute late. All that is asked for must hold. A key whose patterns do not cover `*` gets entries about connections that they cover; one that is bound to labels, about connections that carry them now, since they were created.",
     tags,
     querystring: closed({ ...filters, limit, cursor: Type.Optional(cursor) }),
     response: { 200: auditPageSchema },
@@ -103,6 +103,7 @@ export async function auditReadingRoutes(app: ApiScope, { audit, clock }: AuditR
     "/audit/verify",
     { schema: verified, ...streams, config: audited("audit.verify", "audit") },
     async (request, reply) => {
+      requireUnbound(principalOf(request));
       const heads = readHeads(request.query.heads);
       return await sendLines(reply, verifying(audit, { heads, clock }));
     },
@@ -162,7 +163,7 @@ function readFilters(request: FastifyRequest<{ Querystring: FilterQuery }>): Aud
     ...(actor !== undefined && { actor }),
     ...(connection !== undefined && { connection }),
     ...(type !== undefined && { type }),
-    ...(!coversAll(principal) && { within: likePatterns(principal) }),
+    ...(!coversAll(principal) && { within: boundsOf(principal) }),
   };
 }
 

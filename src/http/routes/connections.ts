@@ -9,6 +9,7 @@ import { nextCursor, readPage } from "../page.ts";
 import {
   type ApiScope,
   closed,
+  connectionLabels,
   cursor,
   grantSchema,
   inputMap,
@@ -21,7 +22,6 @@ import {
   scopeList,
   statusSchema,
   textField,
-  textMap,
   unconfirmedBy,
   unconfirmedHeader,
 } from "../schemas.ts";
@@ -55,7 +55,7 @@ const newConnection = requestBody(
     scopes: Type.Optional(scopeList),
     inputs: Type.Optional(inputMap),
     credentials: Type.Optional(credentials),
-    labels: Type.Optional(textMap),
+    labels: Type.Optional(connectionLabels),
   },
 );
 
@@ -64,7 +64,7 @@ const patch = requestBody(
   { description: "What to change; the rest stays", example: { labels: { team: "finance" } }, minProperties: 1 },
   {
     scopes: Type.Optional(scopeList),
-    labels: Type.Optional(textMap),
+    labels: Type.Optional(connectionLabels),
     inputs: Type.Optional(inputMap),
     credentials: Type.Optional(credentials),
     disabled: Type.Optional(Type.Boolean({ description: "true switches it off, false on again" })),
@@ -133,7 +133,8 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
   const list = {
     operationId: "listConnections",
     summary: "List connections, newest first",
-    description: "Those that the key's patterns cover. All that is asked for must hold.",
+    description:
+      "Those that the key's patterns cover, and which carry the labels that it is bound to. All that is asked for must hold.",
     tags,
     querystring: filter,
     response: { 200: pageOf("ConnectionPage", connectionSchema) },
@@ -163,7 +164,8 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
   const change = {
     operationId: "updateConnection",
     summary: "Change, disable or enable a connection",
-    description: "What the body names is replaced. Its name, provider, client and grant stay.",
+    description:
+      "What the body names is replaced. Its name, provider, client and grant stay. A label that some caller is bound to is changed only by a key with `admin` that is bound to no labels.",
     tags,
     problems: ["connection_not_found", "conflict", "provider_rejected", "client_rejected"] as const,
     params,

@@ -7,6 +7,7 @@ import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
 import {
   type ApiScope,
+  callerLabels,
   closed,
   cursor,
   limit,
@@ -28,12 +29,13 @@ const newKey = requestBody(
   "NewKey",
   {
     description: "A key to create",
-    example: { name: "orders", abilities: ["tokens"], connections: ["acme-*"] },
+    example: { name: "orders", abilities: ["tokens"], connections: ["acme-*"], labels: { customer: "acme" } },
   },
   {
     name: Type.String({ minLength: 1, maxLength: 128, description: "Its name for people" }),
     abilities: keyAbilities,
     connections: patternList,
+    labels: Type.Optional(callerLabels),
     expires_at: Type.Optional(
       Type.String({ format: "date-time", description: "When it stops working; without it, when it is revoked" }),
     ),
@@ -45,26 +47,27 @@ export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions
   const create = {
     operationId: "createKey",
     summary: "Create a key; it is shown this once",
-    description: "Nobody gives a key abilities or patterns beyond their own.",
+    description: "Nobody gives a key abilities or patterns beyond their own, or fewer labels than they are bound to.",
     tags,
     body: newKey,
     response: { 201: newKeySchema },
   };
   app.post("/keys", { schema: create, config: audited("keys.create", "key") }, async (request, reply) => {
-    const { expires_at, ...wanted } = request.body;
+    const { expires_at, labels = {}, ...wanted } = request.body;
     const expiresAt = expires_at === undefined ? null : new Date(expires_at);
     if (expiresAt !== null && expiresAt.getTime() <= nowMs()) {
       throw new BrokerError("invalid_request", "expires_at: must lie in the future.");
     }
-    const { row, key } = await keys.create(principalOf(request), { ...wanted, expiresAt });
-    noteInAudit(request, { name: row.id });
+    const { row, key } = await keys.create(principalOf(request), { ...wanted, labels, expiresAt });
+    noteInAudit(request, { name: row.id, detail: { labels } });
     return await reply.code(201).send({ ...viewKey(row), key });
   });
 
   const list = {
     operationId: "listKeys",
     summary: "List keys, newest first",
-    description: "Those whose patterns lie within the caller's own, revoked ones too; never the keys themselves.",
+    description:
+      "Those whose patterns lie within the caller's own, and which are bound to its labels, revoked ones too; never the keys themselves.",
     tags,
     querystring: closed({ limit, cursor: Type.Optional(cursor) }),
     response: { 200: pageOf("KeyPage", keySchema) },

@@ -1,7 +1,7 @@
 import { Type } from "typebox";
-import { BrokerError, connectionNotFound } from "../../errors.ts";
+import { BrokerError } from "../../errors.ts";
 import type { ApiRequest } from "../../providers/oauth/side-requests.ts";
-import { mayUse, type Principal } from "../../callers/principal.ts";
+import { coversName, type Principal } from "../../callers/principal.ts";
 import { callerTimes, providerTimes } from "../../time.ts";
 import type { TokenService } from "../../tokens/read.ts";
 import { principalOf } from "../auth.ts";
@@ -10,7 +10,7 @@ import { type ApiScope, closed, connectionParams, literals } from "../schemas.ts
 import { viewToken } from "../views.ts";
 
 export type TokenRoutesOptions = {
-  tokens: Pick<TokenService, "get">;
+  tokens: Pick<TokenService, "get" | "refuse">;
   describeRequest: (connection: string, accessToken: string) => Promise<ApiRequest>;
   /** Called for each read that a key makes. `connection` null: it is unknown, or not for this key. */
   countReadResult: (read: { by: Principal; connection: string | null; result: string }) => void;
@@ -74,12 +74,12 @@ export async function tokenRoutes(
     const { connection } = request.params;
     const { min_ttl, rejected_version, include, wait, token: furtherToken = null } = request.query;
     const by = principalOf(request);
-    if (!mayUse(by, connection)) {
-      countReadResult({ by, connection: null, result: "connection_not_found" });
-      throw connectionNotFound(connection);
-    }
-    const wish = { minTtlSeconds: min_ttl, rejectedVersion: rejected_version ?? null, waitSeconds: wait };
-    const token = await tokens.get(connection, { ...wish, furtherToken }).catch((error: unknown) => {
+    const { labels } = by;
+    const wish = { labels, minTtlSeconds: min_ttl, rejectedVersion: rejected_version ?? null, waitSeconds: wait };
+    const asked = coversName(by, connection)
+      ? tokens.get(connection, { ...wish, furtherToken })
+      : tokens.refuse(connection, labels);
+    const token = await asked.catch((error: unknown) => {
       const result = error instanceof BrokerError ? error.code : "internal_error";
       countReadResult({ by, connection: result === "connection_not_found" ? null : connection, result });
       throw error;

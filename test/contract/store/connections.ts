@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
 import * as fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
-import { likePatterns, mayUse } from "../../../src/callers/principal.ts";
+import { coversName, likePatterns } from "../../../src/callers/principal.ts";
+import type { Labels } from "../../../src/labels.ts";
 import type { ConnectionChanges, ConnectionFilter, PagePosition } from "../../../src/store/connections.ts";
 import { isUniqueViolation } from "../../../src/store/database-errors.ts";
 import { holding } from "./holding.ts";
@@ -10,8 +11,9 @@ import { freely, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
 /** Every statement on connections but those that move tokens. */
 export function connections(stage: () => StoreStage): void {
   const all = { limit: 100, after: null };
-  const list = async (filter: ConnectionFilter, patterns = ["%"]) =>
-    (await stage().connections.list(all, filter, patterns)).map(({ name }) => name);
+  const everything = { patterns: ["%"], labels: {} };
+  const list = async (filter: ConnectionFilter, patterns = ["%"], labels: Labels = {}) =>
+    (await stage().connections.list(all, filter, { patterns, labels })).map(({ name }) => name);
 
   describe("a name", () => {
     it("that ten ask for at once goes to one, and the others are told that it is taken", async () => {
@@ -144,6 +146,31 @@ export function connections(stage: () => StoreStage): void {
       expect(await stage().events(row.id)).toEqual(["created", "connected", "updated"]);
     });
 
+    it("of a label that somebody must leave alone is refused while a key that works is bound to it, whatever its value", async () => {
+      const run = randomUUID();
+      const bind = async (name: string, expiresAt: Date | null = null) => {
+        const id = randomUUID();
+        const key = { id, name: "bound", abilities: [], connections: ["*"], labels: { [name]: "x" }, expiresAt };
+        await stage().keys.insert({ ...key, secretHash: sealedBytes() }, null);
+        return id;
+      };
+      const labels = { revoked: `r${run}`, over: `o${run}`, free: `f${run}`, bound: `b${run}` };
+      await stage().keys.revoke(await bind(labels.revoked), { patterns: ["%"], labels: {} });
+      await bind(labels.over, new Date("2020-01-01"));
+      await bind(labels.bound);
+      await bind(labels.bound, new Date("2040-01-01"));
+      const names = Object.values(labels);
+      expect(await stage().connections.bindingLabels(names)).toEqual([labels.bound]);
+      expect(await stage().connections.bindingLabels([])).toEqual([]);
+      for (const [what, name] of Object.entries(labels)) {
+        const row = await stage().insert({ labels: { [name]: "old" } });
+        const changes = { labels: {} };
+        const changed = await stage().connections.update(row, changes, { ...freely, freeLabels: [name] });
+        expect(changed === null, what).toBe(what === "bound");
+        if (changed === null) expect(await stage().connections.update(row, changes, freely)).toMatchObject(changes);
+      }
+    });
+
     it("of a host is made as long as there is nothing that was meant for the one before", async () => {
       const change = { inputs: { shop_url: "https://evil.example" } };
       const moved = { client: null, movesHost: true };
@@ -221,7 +248,7 @@ export function connections(stage: () => StoreStage): void {
     });
 
     it("shows the client's name, and nothing sealed", async () => {
-      const [record] = await stage().connections.list(all, { client: client.name }, ["%"]);
+      const [record] = await stage().connections.list(all, { client: client.name }, everything);
       expect(record).toMatchObject({ clientName: client.name, clientRef: client.id, status: "pending", version: 0 });
       expect(Object.keys(record ?? {}).filter((key) => /token$|secret|credentials$/i.test(key))).toEqual([]);
     });
@@ -232,11 +259,18 @@ export function connections(stage: () => StoreStage): void {
       expect(await list({ provider }, [])).toEqual([]);
     });
 
+    it("holds what carries each of a principal's labels and nothing else", async () => {
+      expect((await list({ provider }, ["%"], { team: "a" })).sort()).toEqual([eta, theta].sort());
+      expect(await list({ provider }, ["eta-%"], { team: "a" })).toEqual([eta]);
+      expect(await list({ provider }, ["%"], { team: "a", [`only-${lambda}`]: "yes" })).toEqual([]);
+      expect(await list({ provider, label: { key: "team", value: "b" } }, ["%"], { team: "a" })).toEqual([]);
+    });
+
     it("is paged newest first, without gap or repetition, though all were created at the same moment", async () => {
       const seen: string[] = [];
       let after: PagePosition | null = null;
       for (let page = 0; page < 10; page++) {
-        const items = await stage().connections.list({ limit: 2, after }, { provider }, ["%"]);
+        const items = await stage().connections.list({ limit: 2, after }, { provider }, everything);
         seen.push(...items.map(({ name }) => name));
         after = items.at(-1) ?? null;
         if (items.length < 2) break;
@@ -253,27 +287,39 @@ export function connections(stage: () => StoreStage): void {
     });
   });
 
+  it("is found by a caller only with the labels that it is bound to, as a name that does not exist is not", async () => {
+    const { name } = await stage().insert({ labels: { customer: "acme", team: "a" } });
+    const cases: [Labels, boolean][] = [
+      [{}, true],
+      [{ customer: "acme" }, true],
+      [{ customer: "acme", team: "a" }, true],
+      [{ customer: "beta" }, false],
+      [{ customer: "acme", team: "b" }, false],
+      [{ constructor: "x" }, false],
+    ];
+    for (const [labels, found] of cases) {
+      expect((await stage().connections.findByName(name, labels)) !== null, JSON.stringify(labels)).toBe(found);
+      expect(await stage().rows.hasLabels(name, labels)).toBe(found);
+      expect(await stage().rows.hasLabels(`${name}-x`, labels)).toBe(false);
+    }
+    await stage().query("UPDATE connections SET labels = 'null' WHERE name = $1 RETURNING 1 AS done", name);
+    expect(await stage().rows.hasLabels(name, { customer: "acme" })).toBe(false);
+  });
+
   it("a principal's patterns cover in SQL's LIKE the same names as in TypeScript", async () => {
     const piece = fc.constantFrom("a", "b", "ab", ".", "_", "%", "\\", "-");
     const names = fc.array(piece, { maxLength: 6 }).map((pieces) => pieces.join(""));
     const patterns = fc.array(fc.oneof(piece, fc.constant("*")), { maxLength: 6 }).map((pieces) => pieces.join(""));
     const pairs = fc.array(fc.tuple(patterns, names), { minLength: 100, maxLength: 100 });
     const property = fc.asyncProperty(pairs, async (given) => {
-      const principals = given.map(([pattern]) => ({
-        callerId: "k",
-        labels: {},
-        abilities: [],
-        connections: [pattern],
-      }));
+      const principals = given.map(([pattern]) => ({ connections: [pattern] }));
       const answers = await stage().query<{ covers: boolean }>(
         `SELECT name LIKE ANY(ARRAY[pattern]) AS covers
          FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS pair(pattern, name, number) ORDER BY number`,
         principals.flatMap(likePatterns),
         given.map(([, name]) => name),
       );
-      const expected = given.map(([, name], index) =>
-        mayUse(principals[index] ?? { callerId: "", labels: {}, abilities: [], connections: [] }, name),
-      );
+      const expected = given.map(([, name], index) => coversName(principals[index] ?? { connections: [] }, name));
       expect(answers.map(({ covers }) => covers)).toEqual(expected);
     });
     await fc.assert(property, { numRuns: 30 });

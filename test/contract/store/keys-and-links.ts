@@ -39,7 +39,8 @@ const at = (minute: number) => new Date(Date.UTC(2027, 0, 31, 12, minute));
 export function keys(stage: () => StoreStage): void {
   const ask = async ({ giver = null, ...changes }: Partial<ApiKeyRow> & { giver?: string | null } = {}) => {
     const id = randomUUID();
-    const fields = { id, name: "billing", connections: ["acme-*"], expiresAt: new Date("2030-01-01"), ...changes };
+    const bounds = { connections: ["acme-*"], labels: {}, expiresAt: new Date("2030-01-01") };
+    const fields = { id, name: "billing", ...bounds, ...changes };
     return await stage().keys.insert({ ...fields, abilities: ["tokens", "admin"], secretHash: hash(id) }, giver);
   };
   const insert = async (changes: Partial<ApiKeyRow> & { giver?: string | null } = {}): Promise<ApiKeyRow> => {
@@ -47,7 +48,7 @@ export function keys(stage: () => StoreStage): void {
     if (row === null) throw new Error("the key was not made");
     return row;
   };
-  const all = ["%"];
+  const all = { patterns: ["%"], labels: {} };
   const usesOf = async (...ids: string[]) =>
     Object.fromEntries(
       (await stage().keys.list({ limit: 100, after: null }, all))
@@ -79,7 +80,7 @@ export function keys(stage: () => StoreStage): void {
     });
 
     it("works until it is revoked or over, and only one of ours does", async () => {
-      const wide = ["mine-%"];
+      const wide = { patterns: ["mine-%"], labels: {} };
       const of = async (changes: Partial<ApiKeyRow>) => (await insert({ connections: ["mine-*"], ...changes })).id;
       const [first, revoked, , forged, last] = [
         await of({}),
@@ -160,13 +161,21 @@ export function keys(stage: () => StoreStage): void {
     it("is left to the replicas that have it as long as the database names it, and else is as good as unknown", async () => {
       const { newer, lacking } = replicasOf(stage());
       const [theirs, here] = [createApiKeys(stage().database, newer), createApiKeys(stage().database, lacking)];
-      const row = { abilities: ["tokens" as const], connections: ["left-*"], expiresAt: null, name: "billing" };
+      const row = {
+        abilities: ["tokens" as const],
+        connections: ["left-*"],
+        labels: {},
+        expiresAt: null,
+        name: "billing",
+      };
       const id = randomUUID();
       const key = await theirs.insert({ ...row, id, secretHash: hash(id) }, null);
       expect(await here.findMany([id])).toEqual([]);
       await nameNewerKey(stage());
       expect(await here.findMany([id])).toEqual([{ ...key, isSilent: true }]);
-      expect((await here.working(Date.now(), ["left-%"])).map((working) => working.id)).toEqual([id]);
+      expect(
+        (await here.working(Date.now(), { patterns: ["left-%"], labels: {} })).map((working) => working.id),
+      ).toEqual([id]);
       const gift = { ...row, id: randomUUID(), secretHash: hash("gift") };
       await expect(here.insert(gift, id)).rejects.toMatchObject({ code: "encryption_key_missing" });
       // At the replicas that have the key, a row that somebody has changed does not count.
@@ -181,13 +190,47 @@ export function keys(stage: () => StoreStage): void {
       const within = [[`${run}-a-*`], [`${run}-a-x`, `${run}-b`], [`${run}-a-*-z`]];
       const beyond = [[`${run}-*`], ["*"], [], [`${run}-a-x`, `${run}-c`], [`${run}-a*`]];
       const made = await Promise.all([...within, ...beyond].map((connections) => insert({ connections })));
-      const patterns = [`${run}-a-%`, `${run}-b`];
-      const seen = new Set((await stage().keys.list({ limit: 200, after: null }, patterns)).map(({ id }) => id));
+      const bounds = { patterns: [`${run}-a-%`, `${run}-b`], labels: {} };
+      const seen = new Set((await stage().keys.list({ limit: 200, after: null }, bounds)).map(({ id }) => id));
       expect(made.map(({ id }) => seen.has(id))).toEqual([true, true, true, false, false, false, false, false]);
-      const revoked = await Promise.all(made.map(({ id }) => stage().keys.revoke(id, patterns)));
+      const revoked = await Promise.all(made.map(({ id }) => stage().keys.revoke(id, bounds)));
       expect(revoked).toEqual([true, true, true, false, false, false, false, false]);
       const rows = await stage().keys.findMany(made.map(({ id }) => id));
       expect(rows.filter(({ revokedAt }) => revokedAt !== null)).toHaveLength(3);
+    });
+  });
+
+  describe("keys beyond a caller's labels", () => {
+    it("are neither listed nor revoked: a key must be bound to each of the caller's labels", async () => {
+      const run = randomUUID();
+      const within = [{ customer: "acme" }, { customer: "acme", team: "orders" }];
+      const beyond = [{}, { customer: "beta" }, { team: "acme" }, { Customer: "acme" }];
+      const made = await Promise.all(
+        [...within, ...beyond].map((labels) => insert({ connections: [`${run}-*`], labels })),
+      );
+      const bounds = { patterns: ["%"], labels: { customer: "acme" } };
+      const seen = new Set((await stage().keys.list({ limit: 200, after: null }, bounds)).map(({ id }) => id));
+      expect(made.map(({ id }) => seen.has(id))).toEqual([true, true, false, false, false, false]);
+      const revoked = await Promise.all(made.map(({ id }) => stage().keys.revoke(id, bounds)));
+      expect(revoked).toEqual([true, true, false, false, false, false]);
+      expect(await stage().keys.working(Date.now(), { ...bounds, patterns: [`${run}-%`] })).toEqual([]);
+    });
+
+    it("count only as the broker wrote them: with labels added, changed or taken away by hand it is no key", async () => {
+      const [free, bound] = [await insert(), await insert({ labels: { customer: "acme" } })];
+      expect(await stage().keys.findMany([bound.id])).toMatchObject([{ labels: { customer: "acme" } }]);
+      const write = async (id: string, labels: unknown) =>
+        await stage().query(
+          "UPDATE api_keys SET labels = $2::jsonb WHERE id = $1 RETURNING 1 AS done",
+          id,
+          JSON.stringify(labels),
+        );
+      for (const labels of [{}, { customer: "beta" }, { customer: "acme", team: "x" }, null, ["customer"], 1]) {
+        await write(bound.id, labels);
+        expect(await stage().keys.findMany([bound.id]), JSON.stringify(labels)).toEqual([]);
+      }
+      await write(free.id, { customer: "acme" });
+      expect(await stage().keys.findMany([free.id])).toEqual([]);
     });
   });
 

@@ -334,6 +334,7 @@ export class ModelCalls {
     const attemptId = stored.length > 0 && this.#dice.chance(0.7) ? this.#dice.pick(stored) : this.newId();
     return this.#dice.pick<StoreCall>([
       { name: "readByName", given: [["c1", "c2", "nobody"]] },
+      { name: "hasLabels", given: [row.name, {}] },
       { name: "readByIds", given: [[row.id, this.newId()]] },
       { name: "readById", given: [this.#rarely(row.id, this.newId())] },
       { name: "readForAnswer", given: [{ connectionId: row.id, attemptId }] },

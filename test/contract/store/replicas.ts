@@ -69,10 +69,11 @@ export function replicas(stage: () => StoreStage): void {
     it("hear of revoked keys, too", async () => {
       const heardAt = await all.now();
       const id = randomUUID().slice(0, 12);
-      const key = { id, name: "n", secretHash: new Uint8Array(32), abilities: [], connections: ["*"], expiresAt: null };
+      const bounds = { abilities: [], connections: ["*"], labels: {}, expiresAt: null };
+      const key = { id, name: "n", secretHash: new Uint8Array(32), ...bounds };
       await stage().keys.insert(key, null);
       expect(await all.endedSince(heardAt)).not.toContainEqual({ kind: "key", id });
-      await stage().keys.revoke(id, ["%"]);
+      await stage().keys.revoke(id, { patterns: ["%"], labels: {} });
       expect(await all.endedSince(heardAt)).toContainEqual({ kind: "key", id });
     });
   });

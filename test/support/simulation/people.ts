@@ -56,7 +56,12 @@ export class People {
     try {
       const stored = this.#world.database.tables.byName(name)?.version ?? 0;
       const version = rejected ? Math.max(stored, this.#newest.get(name) ?? 0) : null;
-      const token = await core.tokens.get(name, { minTtlSeconds, rejectedVersion: version, waitSeconds: 20 });
+      const token = await core.tokens.get(name, {
+        labels: {},
+        minTtlSeconds,
+        rejectedVersion: version,
+        waitSeconds: 20,
+      });
       this.reads.served += 1;
       this.#newest.set(name, Math.max(this.#newest.get(name) ?? 0, token.version));
       const isYoung = token.warnings.some(({ code }) => code === "recently_refreshed");

@@ -2,11 +2,15 @@ import type { createDueStatements } from "../../../src/store/due.ts";
 import type { createTokenStatements } from "../../../src/store/token-statements.ts";
 import { simClientOf } from "./sim-catalog.ts";
 import { tidyLimits } from "./sim-limits.ts";
+import { carries } from "../../../src/labels.ts";
 import { after, freePermit, greatest, highestVersion, least, nextDue, type SimRow, viewOf } from "./sim-row.ts";
 import type { SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
-type Reads = Pick<ReturnType<typeof createTokenStatements>, "readByName" | "readByIds" | "readById" | "readWithClient">;
+type Reads = Pick<
+  ReturnType<typeof createTokenStatements>,
+  "readByName" | "hasLabels" | "readByIds" | "readById" | "readWithClient"
+>;
 
 const abandonedClaimSeconds = 10;
 const keepDeletedMs = 24 * 3_600_000;
@@ -15,6 +19,8 @@ export function readStatements(tables: SimTables): Sync<Reads> {
   const view = (row: SimRow) => viewOf(row, tables.nowMs());
   return {
     readByName: (names) => [...tables.rows.values()].filter(({ name }) => names.includes(name)).map(view),
+    hasLabels: (name, labels) =>
+      [...tables.rows.values()].some((row) => row.name === name && carries(row.labels, labels)),
     readByIds: (ids) => [...tables.rows.values()].filter(({ id }) => ids.includes(id)).map(view),
     readById(connectionId) {
       const row = tables.rows.get(connectionId);

@@ -74,7 +74,13 @@ function serve() {
     randomBytes,
   });
   const make = async (expiresAt: Date | null = null) =>
-    await service.create(operator, { name: "billing", abilities: ["tokens"], connections: ["acme-*"], expiresAt });
+    await service.create(operator, {
+      name: "billing",
+      abilities: ["tokens"],
+      connections: ["acme-*"],
+      labels: { customer: "acme" },
+      expiresAt,
+    });
   return { service, table, clock, state, make, tell, used };
 }
 
@@ -96,13 +102,13 @@ function withOtherSecret(key: string): string {
 }
 
 describe("who calls", () => {
-  it("a key stands for its id and name, abilities and patterns", async () => {
+  it("a key stands for its id and name, abilities, patterns and labels", async () => {
     const { service, make } = serve();
     const { key, row } = await make();
     const actor = { kind: "key", id: row.id, name: "billing" };
     const principal = {
       callerId: row.id,
-      labels: {},
+      labels: { customer: "acme" },
       actor,
       abilities: ["tokens"],
       connections: ["acme-*"],
@@ -299,13 +305,19 @@ describe("who makes a key", () => {
   const end = new Date("2027-01-31T00:00:00.000Z");
   const giver: Principal = {
     callerId: "k1",
-    labels: {},
+    labels: { customer: "acme" },
     actor: { kind: "key", id: "k1", name: "giver" },
     abilities: ["tokens", "admin"],
     connections: ["acme-*", "beta"],
     expiresAt: end,
   };
-  const modest = { name: "n", abilities: ["tokens" as const], connections: ["acme-b*", "beta"], expiresAt: end };
+  const modest = {
+    name: "n",
+    abilities: ["tokens" as const],
+    connections: ["acme-b*", "beta"],
+    labels: { customer: "acme", team: "x" } as Record<string, string>,
+    expiresAt: end,
+  };
 
   it("gives what it has, or less", async () => {
     const { service } = serve();
@@ -321,6 +333,9 @@ describe("who makes a key", () => {
     ],
     ["a pattern that is wider", { connections: ["acme-b*", "acme*"] }, /^connections: "acme\*"/],
     ["all connections", { connections: ["*"] }, /^connections: "\*"/],
+    ["no labels", { labels: {} }, /^labels: .*"customer":"acme"/],
+    ["another label", { labels: { team: "acme" } }, /^labels: /],
+    ["another value of its label", { labels: { customer: "beta" } }, /^labels: /],
     [
       "a later end",
       { expiresAt: new Date(end.getTime() + 1) },

@@ -1,13 +1,22 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DuplicateGrantError } from "../../../src/errors.ts";
+import { binds, carries, type Labels } from "../../../src/labels.ts";
 import {
+  boundsOf,
+  coversAll,
+  coversName,
+  isAdmin,
   likePatterns,
   mayUse,
   mayUseClient,
   namingHolders,
   type Principal,
   requireMayCover,
+  requireMayGive,
+  requireOwnLabels,
+  requireUnbound,
+  toldNames,
   unknownClient,
 } from "../../../src/callers/principal.ts";
 
@@ -51,13 +60,13 @@ it.each([
   ["acme%", "acme-bol", false],
   ["", "acme", false],
 ])("the pattern %s and the name %s: %s", (pattern, name, covers) => {
-  expect(mayUse(withPatterns(pattern), name)).toBe(covers);
+  expect(coversName(withPatterns(pattern), name)).toBe(covers);
 });
 
 it("one of several patterns is enough, and none covers nothing", () => {
-  expect(mayUse(withPatterns("beta-*", "acme-*"), "acme-bol")).toBe(true);
-  expect(mayUse(withPatterns("beta-*", "gamma"), "acme-bol")).toBe(false);
-  expect(mayUse(withPatterns(), "acme-bol")).toBe(false);
+  expect(coversName(withPatterns("beta-*", "acme-*"), "acme-bol")).toBe(true);
+  expect(coversName(withPatterns("beta-*", "gamma"), "acme-bol")).toBe(false);
+  expect(coversName(withPatterns(), "acme-bol")).toBe(false);
 });
 
 it("a pattern covers what the regular expression of the same meaning does", () => {
@@ -66,7 +75,7 @@ it("a pattern covers what the regular expression of the same meaning does", () =
   const patterns = fc.array(fc.oneof(piece, fc.constant("*")), { maxLength: 8 }).map((pieces) => pieces.join(""));
   const property = fc.property(patterns, texts, (pattern, name) => {
     const expression = pattern.replaceAll(/[.\\-]/g, String.raw`\$&`).replaceAll("*", ".*");
-    expect(mayUse(withPatterns(pattern), name)).toBe(new RegExp(`^${expression}$`, "s").test(name));
+    expect(coversName(withPatterns(pattern), name)).toBe(new RegExp(`^${expression}$`, "s").test(name));
   });
   fc.assert(property, { numRuns: 3000 });
 });
@@ -130,12 +139,113 @@ it("a pattern that may be handed out covers no name beyond one's own, and one th
   const property = fc.property(patterns, patterns, fillings, (outer, inner, texts) => {
     let star = 0;
     const name = inner.replaceAll("*", () => texts[star++]?.join("") ?? "");
-    expect(mayUse(withPatterns(inner), name)).toBe(true);
-    if (mayGiveOut(outer, inner)) expect(mayUse(withPatterns(outer), name)).toBe(true);
+    expect(coversName(withPatterns(inner), name)).toBe(true);
+    if (mayGiveOut(outer, inner)) expect(coversName(withPatterns(outer), name)).toBe(true);
     // No pattern here holds a z, so only a star of the outer pattern can match it.
-    else expect(mayUse(withPatterns(outer), inner.replaceAll("*", "z"))).toBe(false);
+    else expect(coversName(withPatterns(outer), inner.replaceAll("*", "z"))).toBe(false);
   });
   fc.assert(property, { numRuns: 5000 });
+});
+
+/** Whether it throws nothing. */
+function passes(check: () => void): boolean {
+  try {
+    check();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+describe("a caller that is bound to labels", () => {
+  const bound = { ...withPatterns("acme-*"), labels: { customer: "acme" } };
+
+  it.each<[Labels, boolean]>([
+    [{ customer: "acme" }, true],
+    [{ customer: "acme", team: "orders" }, true],
+    [{ customer: "beta" }, false],
+    [{ customer: "ACME" }, false],
+    [{ customer: "acme " }, false],
+    [{ Customer: "acme" }, false],
+    [{ team: "acme" }, false],
+    [{}, false],
+  ])("a connection with the labels %j that its patterns cover: %s", (labels, may) => {
+    expect(mayUse(bound, { name: "acme-shop", labels })).toBe(may);
+    expect(mayUse(bound, { name: "beta-shop", labels })).toBe(false);
+    expect(mayUse(withPatterns("acme-*"), { name: "acme-shop", labels })).toBe(true);
+    expect(passes(() => requireOwnLabels(bound, labels))).toBe(may);
+  });
+
+  it("needs a label that is named like something every object has to be there", () => {
+    const odd = { ...withPatterns("*"), labels: { constructor: "x", toString: "y" } };
+    expect(mayUse(odd, { name: "a", labels: {} })).toBe(false);
+    expect(mayUse(odd, { name: "a", labels: { constructor: "x", toString: "y" } })).toBe(true);
+  });
+
+  it.each([[null], [[]], [7], ["customer"]])("reaches no row whose labels are %j, which no broker writes", (labels) => {
+    expect(mayUse(bound, { name: "acme-shop", labels: labels as unknown as Labels })).toBe(false);
+  });
+
+  it("is told the name of no connection of which only the name is known", () => {
+    expect(toldNames(bound, ["acme-a", "beta-b"])).toEqual([]);
+    expect(toldNames(withPatterns("acme-*"), ["acme-a", "beta-b"])).toEqual(["acme-a"]);
+  });
+
+  it("has not everything, though its patterns cover *, and administers neither clients nor labels", () => {
+    const wide = { ...bound, connections: ["*"], abilities: ["tokens", "connections", "admin"] as const };
+    expect([coversAll(wide), isAdmin(wide), passes(() => requireUnbound(wide))]).toEqual([false, false, false]);
+    const free = { ...wide, labels: {} };
+    expect([coversAll(free), isAdmin(free), passes(() => requireUnbound(free))]).toEqual([true, true, true]);
+    const client = { patterns: ["other-*"], scopes: [] };
+    const use = { connection: "acme-shop", scopes: ["any"] };
+    expect([mayUseClient(wide, client, use), mayUseClient(free, client, use)]).toEqual([false, true]);
+    expect(mayUseClient(wide, { ...client, patterns: ["acme-*"] }, use)).toBe(true);
+  });
+});
+
+it("whatever a caller gives, and whatever those give in turn, reaches no connection and no ability that the first one lacks", () => {
+  const words = fc.constantFrom("a", "b", "ab");
+  const names = fc.array(words, { minLength: 1, maxLength: 2 }).map((pieces) => pieces.join(""));
+  const random = fc
+    .array(fc.oneof(words, fc.constant("*")), { minLength: 1, maxLength: 3 })
+    .map((pieces) => pieces.join(""));
+  const patterns = fc.array(fc.oneof(random, fc.constantFrom("*", "a*", "*b")), { minLength: 1, maxLength: 2 });
+  const labels = fc.dictionary(fc.constantFrom("customer", "team"), fc.constantFrom("acme", "beta"), { maxKeys: 2 });
+  const abilities = fc.subarray(["tokens", "connections", "admin"] as const);
+  const ends = fc.constantFrom(null, new Date(1), new Date(2));
+  const callers = fc.record({ abilities, connections: patterns, labels, expiresAt: ends });
+  const counts = { given: 0, reached: 0 };
+  const property = fc.property(
+    fc.array(callers, { minLength: 2, maxLength: 4 }),
+    fc.record({ name: names, labels }),
+    (chain, connection) => {
+      const [first, ...rest] = chain.map((one) => ({ ...withPatterns(), ...one }));
+      if (first === undefined) return;
+      let giver = first;
+      for (const gift of rest) {
+        if (!passes(() => requireMayGive(giver, gift))) continue;
+        counts.given += 1;
+        giver = gift;
+        expect(gift.abilities.filter((ability) => !first.abilities.includes(ability))).toEqual([]);
+        expect(first.expiresAt === null || (gift.expiresAt !== null && gift.expiresAt <= first.expiresAt)).toBe(true);
+        expect(isAdmin(gift) && !isAdmin(first)).toBe(false);
+        expect(coversAll(gift) && !coversAll(first)).toBe(false);
+        const bounds = { own: boundsOf(first), given: boundsOf(gift) };
+        expect(carries(bounds.given.labels, bounds.own.labels)).toBe(true);
+        expect(toldNames(gift, [connection.name]).length).toBeLessThanOrEqual(
+          toldNames(first, [connection.name]).length,
+        );
+        if (!mayUse(gift, connection)) continue;
+        counts.reached += 1;
+        expect(mayUse(first, connection)).toBe(true);
+        expect(coversName(first, connection.name)).toBe(true);
+        // What it makes under that name stays within the first one's labels, too.
+        if (binds(first.labels)) expect(passes(() => requireOwnLabels(first, connection.labels))).toBe(true);
+      }
+    },
+  );
+  fc.assert(property, { numRuns: 5000 });
+  expect(Math.min(counts.given, counts.reached)).toBeGreaterThan(100);
 });
 
 const key = (connections: string[], abilities: Principal["abilities"] = ["connections"]): Principal => ({

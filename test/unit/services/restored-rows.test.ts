@@ -32,7 +32,7 @@ function recovering(rows: TokenRow[]) {
       },
     },
     keys: {
-      working: async (nowMs, patterns) => [{ id: `at ${nowMs} for ${patterns.join()}` } as ApiKeyRow],
+      working: async (nowMs, { patterns }) => [{ id: `at ${nowMs} for ${patterns.join()}` } as ApiKeyRow],
     },
     nowMs: () => 7,
     vault,

@@ -44,6 +44,7 @@ const key = {
   secretHash: bytes,
   abilities: ["tokens"],
   connections: ["a-*"],
+  labels: { customer: "acme" },
   expiresAt: at,
   revokedAt: at,
   createdAt: at,
@@ -115,6 +116,15 @@ describe.each(tables)("a proof of a row of %s", (table) => {
     );
     expect(proofs(table, createTokenVault(createKeyring([two, one]))).isOurs({ ...row, mac })).toBe(true);
   });
+});
+
+it("a key from before there were labels has a proof that still holds, as a key without labels and no other", () => {
+  const { labels: _labels, ...before } = key;
+  const text = JSON.stringify([{ ...before, secretHash: "010203" }]);
+  const mac = createKeyring([one]).sign("api_keys", text);
+  expect(vault.keys.isOurs({ ...before, labels: {}, mac })).toBe(true);
+  expect(vault.keys.isOurs({ ...key, mac })).toBe(false);
+  expect(vault.keys.isOurs({ ...before, labels: {}, mac: vault.keys.sign(key) })).toBe(false);
 });
 
 it("a connection's status moves without a new proof, unless it is disabled or enabled", () => {
