@@ -371,4 +371,25 @@ export const guards: readonly Guard[] = [
     replace: "const headers = {",
     caughtBy: unit("http/headers"),
   },
+  {
+    name: "egress: a wide exception does not open a cloud's metadata",
+    file: "src/providers/http/egress.ts",
+    find: "if (metadata.check(address, family)) return networks?.rules.includes(ruleOfOne(address)) === true;",
+    replace: "",
+    caughtBy: unit("providers/egress"),
+  },
+  {
+    name: "egress: special addresses are not public",
+    file: "src/providers/http/egress.ts",
+    find: 'if (family === 4) return !specialIpv4.check(address, "ipv4");',
+    replace: "if (family === 4) return true;",
+    caughtBy: unit("providers/egress"),
+  },
+  {
+    name: "client assertions: for the issuer where one is known",
+    file: "src/providers/oauth/token-request.ts",
+    find: 'issuer === null ? "token_url" : "issuer"',
+    replace: '"token_url"',
+    caughtBy: unit("providers/token-request-assertion"),
+  },
 ];

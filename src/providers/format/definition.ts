@@ -24,7 +24,14 @@ export type ClientAuth =
   | Readonly<{ kind: "none" | "body" | "tls" }>
   /** `pair`: a template. `percentEncoding`: its values are encoded as forms do; few servers undo it. */
   | Readonly<{ kind: "basic"; pair: string; percentEncoding: boolean }>
-  | Readonly<{ kind: "private_key_jwt"; algorithm: SigningAlgorithm; audience: string; lifeSeconds: number }>
+  /** `audience` null: the issuer where the definition knows one, else the address of the request. `type` null: as the audience asks. */
+  | Readonly<{
+      kind: "private_key_jwt";
+      algorithm: SigningAlgorithm;
+      audience: string | null;
+      type: string | null;
+      lifeSeconds: number;
+    }>
   /** `value`: a template. */
   | Readonly<{ kind: "header"; header: string; value: string }>;
 

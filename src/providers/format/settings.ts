@@ -94,9 +94,13 @@ const clientAuth = Type.Optional(
   }),
 );
 
-const assertion = map("The JWT of client_auth: private_key_jwt (RFC 7523, section 3).", {
+const assertion = map("The JWT of client_auth: private_key_jwt (RFC 7523, section 3, and its successor).", {
   alg: choice(signingAlgorithms, "How it is signed; RS256 unless said otherwise."),
-  audience: text("Its `aud`: token_url, issuer, or an address; token_url unless said otherwise."),
+  audience: text("Its `aud`: issuer, token_url, or an address; the issuer where the file knows one, else token_url."),
+  typ: choice(
+    ["JWT", "client-authentication+jwt"],
+    "Its `typ`: client-authentication+jwt for the issuer, else JWT, unless said otherwise.",
+  ),
   life_s: count(3600, `How long it counts, in seconds; ${providerTimes.assertionSeconds} unless said otherwise.`),
 });
 

@@ -39,7 +39,8 @@ export type EgressProvider = Pick<ProviderDefinition, "isSandbox" | "networks">;
 
 /**
  * Allows https to public addresses only. `networks`: other networks that may be reached, also by http, by every provider whose definition
- * names none.
+ * names none. An address at which a cloud tells a machine its credentials is reached only where an entry names it alone: a wider network
+ * that holds it does not open it.
  */
 export function createEgress(options: {
   networks: net.BlockList | null;
@@ -63,6 +64,8 @@ export function createEgress(options: {
       const allowed = (address: string) => exempt || mayReach({ address, scheme: url.protocol, networks });
       const host = bareHost(url);
       if (net.isIP(host) !== 0 && !allowed(host)) throw blocked(url, null);
+      // Also where a proxy resolves the name, so that nobody here sees the address.
+      if (metadataName.test(host) && !exempt) throw blocked(url, null);
       const lookup = checkedLookup({ url, allowed, resolve });
       return { url, host, port: portOf(url), lookup, proxy: exempt ? null : proxyFor(url, proxies) };
     },
@@ -106,6 +109,7 @@ function parseUrl(text: string): URL {
 function mayReach(target: { address: string; scheme: string; networks: net.BlockList | null }): boolean {
   const { address, scheme, networks } = target;
   const family = net.isIP(address) === 6 ? "ipv6" : "ipv4";
+  if (metadata.check(address, family)) return networks?.rules.includes(ruleOfOne(address)) === true;
   if (networks?.check(address, family)) return true;
   return scheme === "https:" && isPublic(address);
 }
@@ -149,7 +153,7 @@ export function whyNeverReached(url: URL, networks: net.BlockList | null): strin
   const someNetwork = (networks?.rules.length ?? 0) > 0;
   const mayBe =
     known === null
-      ? url.protocol === "https:" || someNetwork
+      ? !metadataName.test(literal) && (url.protocol === "https:" || someNetwork)
       : known.some((address) => mayReach({ address, scheme: url.protocol, networks }));
   return mayBe ? null : blocked(url, null).message;
 }
@@ -170,8 +174,49 @@ function blocked(url: URL, resolved: string | null): BlockedAddressError {
   const network = family === 0 ? "the network of its address" : `${literal}/${family === 4 ? 32 : 128}`;
   const scheme = url.protocol === "https:" ? "" : " by http";
   const rule = "the egress rules of this broker allow https to public addresses alone";
-  const remedy = `to allow it, put ${network} into \`networks\` of the definition or into PROVIDER_NETWORKS`;
+  const remedy = metadataName.test(literal)
+    ? "clouds tell a machine its credentials by this name, which no setting opens"
+    : `to allow it, put ${network} into \`networks\` of the definition or into PROVIDER_NETWORKS`;
   return new BlockedAddressError(`${url.hostname} may not be reached${scheme}: ${rule}; ${remedy}`, resolved);
+}
+
+/** As `rules` of a BlockList writes an entry for this address alone. */
+function ruleOfOne(address: string): string {
+  return net.isIP(address) === 6 ? `Subnet: IPv6 ${address}/128` : `Subnet: IPv4 ${address}/32`;
+}
+
+/** Names of the same services. Other names are told by the address that they resolve to. */
+const metadataName = /^(metadata|instance-data)(\.([a-z0-9-]+\.)*internal)?\.?$/i;
+
+const metadataIpv4 = [
+  "169.254.0.0/16", // link-local: of nearly every cloud
+  "100.100.100.200/32", // among those shared by carriers' NAT
+  "168.63.129.16/32", // a public address that one cloud answers at in every machine
+  "192.0.0.192/32", // among the protocol assignments
+];
+
+/** Where clouds tell a machine its credentials, in every form in which a translator may reach them (RFC 6052, RFC 3056, RFC 4291, RFC 2765). */
+const metadata = parseNetworks(
+  [
+    ...metadataIpv4,
+    ...metadataIpv4.flatMap(asIpv6),
+    "fe80::/10", // link-local
+    "fd00:ec2::/32",
+    "fd20:ce::254/128",
+    "fd00:42::42/128",
+    "fd00:a9fe:a9fe::1/128",
+  ].join(),
+);
+
+/** The same addresses, embedded in IPv6. BlockList knows those that are mapped (`::ffff:…`) by itself. */
+function asIpv6(block: string): string[] {
+  const [address = "", bits = ""] = block.split("/");
+  const [a = 0, b = 0, c = 0, d = 0] = address.split(".").map(Number);
+  const hex = (high: number, low: number) => (high * 256 + low).toString(16);
+  const last = ["64:ff9b::", "64:ff9b:1::", "::", "::ffff:0:"].map(
+    (prefix) => `${prefix}${address}/${96 + Number(bits)}`,
+  );
+  return [...last, `2002:${hex(a, b)}:${hex(c, d)}::/${16 + Number(bits)}`];
 }
 
 /** Whether an address is of the public internet, by the special-purpose registries of IPv4 and IPv6 (RFC 6890). */

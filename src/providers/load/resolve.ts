@@ -315,7 +315,8 @@ function resolveClientAuth(settings: ExchangeSettings): ClientAuth {
   return {
     kind: "private_key_jwt",
     algorithm: assertion.alg ?? "RS256",
-    audience: assertion.audience ?? "token_url",
+    audience: assertion.audience ?? null,
+    type: assertion.typ ?? null,
     lifeSeconds: assertion.life_s ?? providerTimes.assertionSeconds,
   };
 }

@@ -170,11 +170,10 @@ function conceal({ method, url, headers, body, tls, secrets }: Parts): HttpReque
   return Object.defineProperties({ method, url }, Object.fromEntries(concealed)) as HttpRequest;
 }
 
-type Assertion = Extract<ClientAuth, { kind: "private_key_jwt" }>;
-
 /**
  * Adds the signed assertion of RFC 7523, section 2.2, if the client authenticates with one. Such a client has its private key, as PEM or JWK, in
- * place of a secret.
+ * place of a secret. It is for the issuer alone where the definition knows one, and says what it is (draft-ietf-oauth-rfc7523bis, section 4): an
+ * assertion for an address could be made for one server and be used at another.
  * @throws BrokerError `client_rejected` when there is no key, or it does not fit the algorithm
  */
 export async function withAssertion(
@@ -187,14 +186,15 @@ export async function withAssertion(
   const id = fill("{client.id}", values) ?? "";
   const key = readPrivateKey(fill("{client.secret}", values) ?? "");
   const issuer = definition.authorization?.issuer ?? definition.issuer;
-  const audience = audienceOf(clientAuth, { issuer, url: fillUrl(request.url, values), values });
+  const audience = clientAuth.audience ?? (issuer === null ? "token_url" : "issuer");
+  const typ = clientAuth.type ?? (audience === "issuer" ? "client-authentication+jwt" : "JWT");
   const seconds = Math.floor(nowMs / 1000);
   try {
     const assertion = await new SignJWT({ jti: randomUUID() })
-      .setProtectedHeader({ ...key.header, alg: clientAuth.algorithm, typ: "JWT" })
+      .setProtectedHeader({ ...key.header, alg: clientAuth.algorithm, typ })
       .setIssuer(id)
       .setSubject(id)
-      .setAudience(audience)
+      .setAudience(fillAudience(audience, { issuer, url: request.url, values }))
       .setIssuedAt(seconds)
       .setExpirationTime(seconds + clientAuth.lifeSeconds)
       .sign(key.key);
@@ -204,12 +204,13 @@ export async function withAssertion(
   }
 }
 
-function audienceOf(
-  { audience }: Assertion,
-  given: { issuer: string | null; url: string; values: TemplateValues },
+/** Always one text: a list would be for several servers. */
+function fillAudience(
+  audience: string,
+  { issuer, url, values }: { issuer: string | null; url: string; values: TemplateValues },
 ): string {
-  if (audience === "token_url") return given.url;
-  return audience === "issuer" ? fillUrl(given.issuer ?? "", given.values) : fillUrl(audience, given.values);
+  if (audience === "token_url") return fillUrl(url, values);
+  return fillUrl(audience === "issuer" ? (issuer ?? "") : audience, values);
 }
 
 /** A private key as PEM, or as a JWK whose `kid`, `x5t` and `x5t#S256` go into the header (RFC 7515, section 4.1). */

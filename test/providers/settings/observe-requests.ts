@@ -180,7 +180,7 @@ function plainBody(body: string): { text: string; assertion: string | null } {
   const jwt = /eyJ[\w-]+\.([\w-]+)\.[\w-]+/.exec(body);
   if (jwt === null) return { text: body, assertion: null };
   const [header, payload] = jwt[0].split(".").map((part) => Buffer.from(part, "base64url").toString("utf8"));
-  const { alg } = JSON.parse(header ?? "{}") as { alg: string };
+  const { alg, typ } = JSON.parse(header ?? "{}") as { alg: string; typ: string };
   const { aud, iat, exp } = JSON.parse(payload ?? "{}") as { aud: string; iat: number; exp: number };
-  return { text: body.replace(jwt[0], "JWT"), assertion: `${alg} for ${aud}, ${exp - iat} s` };
+  return { text: body.replace(jwt[0], "JWT"), assertion: `${typ} ${alg} for ${aud}, ${exp - iat} s` };
 }

@@ -138,7 +138,7 @@ function assertionRows({ path, url, lead, labels, authorization = basic }: Place
   const signed = { fields, client_auth: "private_key_jwt" };
   const before = sent(lead, "a=b");
   const id = lead.includes("client_id=") ? "" : "&client_id=app-1";
-  const changed = (assertion: string) => each(labels, "assertion", [`RS256 for ${url}, 60 s`, assertion]);
+  const changed = (assertion: string) => each(labels, "assertion", [`JWT RS256 for ${url}, 60 s`, assertion]);
   // No signing key is set here, so a client that must sign is refused before anything is sent.
   const unasked: Change = ["is exchanged", "is refused"];
   const proven: Shown = path === "token.grants.authorization_code" ? { "a code that was not asked for": unasked } : {};
@@ -147,15 +147,24 @@ function assertionRows({ path, url, lead, labels, authorization = basic }: Place
       ...proven,
       ...each(labels, "authorization", [authorization, ""]),
       ...each(labels, "body", [before, `${before}${id}&client_assertion_type=${jwtType}&client_assertion=JWT`]),
-      ...each(labels, "assertion", ["", `RS256 for ${url}, 60 s`]),
+      ...each(labels, "assertion", ["", `JWT RS256 for ${url}, 60 s`]),
     }),
-    row("assertion.alg", [{ ...signed, assertion: { alg: "ES256" } }, signed], changed(`ES256 for ${url}, 60 s`)),
+    row("assertion.alg", [{ ...signed, assertion: { alg: "ES256" } }, signed], changed(`JWT ES256 for ${url}, 60 s`)),
     row(
       "assertion.audience",
       [{ ...signed, assertion: { audience: "https://aud.example" } }, signed],
-      changed("RS256 for https://aud.example, 60 s"),
+      changed("JWT RS256 for https://aud.example, 60 s"),
     ),
-    row("assertion.life_s", [{ ...signed, assertion: { life_s: 600 } }, signed], changed(`RS256 for ${url}, 600 s`)),
+    row(
+      "assertion.typ",
+      [{ ...signed, assertion: { typ: "client-authentication+jwt" } }, signed],
+      changed(`client-authentication+jwt RS256 for ${url}, 60 s`),
+    ),
+    row(
+      "assertion.life_s",
+      [{ ...signed, assertion: { life_s: 600 } }, signed],
+      changed(`JWT RS256 for ${url}, 600 s`),
+    ),
   ];
 }
 

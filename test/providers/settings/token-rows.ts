@@ -92,19 +92,25 @@ export const tokenRows: Row[] = [
     setting: "token.assertion.alg",
     file: at("token", { client_auth: "private_key_jwt", assertion: { alg: "PS256" } }),
     instead: signed,
-    shows: assertions((url) => `PS256 for ${url}, 60 s`),
+    shows: assertions((url) => `JWT PS256 for ${url}, 60 s`),
   },
   {
     setting: "token.assertion.audience",
     file: `{ authorization: { issuer: "https://login.example" }, token: { client_auth: private_key_jwt, assertion: { audience: issuer } } }`,
-    instead: `{ authorization: { issuer: "https://login.example" }, token: { client_auth: private_key_jwt } }`,
-    shows: assertions(() => "RS256 for https://login.example, 60 s"),
+    instead: `{ authorization: { issuer: "https://login.example" }, token: { client_auth: private_key_jwt, assertion: { audience: token_url } } }`,
+    shows: assertions(() => "client-authentication+jwt RS256 for https://login.example, 60 s"),
+  },
+  {
+    setting: "token.assertion.typ",
+    file: at("token", { client_auth: "private_key_jwt", assertion: { typ: "client-authentication+jwt" } }),
+    instead: signed,
+    shows: assertions((url) => `client-authentication+jwt RS256 for ${url}, 60 s`),
   },
   {
     setting: "token.assertion.life_s",
     file: at("token", { client_auth: "private_key_jwt", assertion: { life_s: 30 } }),
     instead: signed,
-    shows: assertions((url) => `RS256 for ${url}, 30 s`),
+    shows: assertions((url) => `JWT RS256 for ${url}, 30 s`),
   },
   {
     setting: "token.headers",
@@ -146,7 +152,7 @@ function withField(body: string, field: string): string {
 
 function assertions(change: (url: string) => string): Record<string, Change> {
   const changes = [...atToken, ...sidePlaces].flatMap(({ url, labels }) =>
-    labels.map((label): [string, Change] => [`${label}: assertion`, [`RS256 for ${url}, 60 s`, change(url)]]),
+    labels.map((label): [string, Change] => [`${label}: assertion`, [`JWT RS256 for ${url}, 60 s`, change(url)]]),
   );
   return Object.fromEntries(changes);
 }

@@ -78,6 +78,87 @@ describe("addresses in a URL", () => {
   });
 });
 
+/** Where clouds tell a machine its credentials, each with a network that an operator may have named. */
+const metadataServices = [
+  ["169.254.169.254", "169.254.0.0/16"],
+  ["169.254.169.254", "0.0.0.0/0"],
+  ["169.254.170.2", "169.254.170.0/24"],
+  ["169.254.170.23", "169.254.170.22/31"],
+  ["169.254.42.42", "169.254.0.0/16"],
+  ["169.254.0.23", "169.254.0.0/16"],
+  ["100.100.100.200", "100.64.0.0/10"],
+  ["168.63.129.16", "168.63.0.0/16"],
+  ["192.0.0.192", "192.0.0.0/24"],
+  ["fd00:ec2::254", "fd00::/8"],
+  ["fd00:ec2::23", "fc00::/7"],
+  ["fd20:ce::254", "fd20:ce::/32"],
+  ["fd00:42::42", "fd00:42::/64"],
+  ["fd00:a9fe:a9fe::1", "fd00::/8"],
+  ["fe80::a9fe:a9fe", "fe80::/10"],
+  ["::ffff:169.254.169.254", "169.254.0.0/16"],
+  ["::ffff:168.63.129.16", "::ffff:0:0/96"],
+  ["64:ff9b::a9fe:a9fe", "64:ff9b::/96"],
+  ["64:ff9b::a83f:8110", "::/0"],
+  ["64:ff9b:1::6464:64c8", "64:ff9b:1::/48"],
+  ["2002:a9fe:a9fe::1", "2002::/16"],
+  ["2002:c000:c0::", "2000::/3"],
+  ["::a9fe:a9fe", "::/96"],
+  ["::ffff:0:a9fe:a9fe", "::/0"],
+] as const;
+
+describe("addresses at which a cloud tells a machine its credentials", () => {
+  const urlOf = (scheme: string, address: string) => `${scheme}://${address.includes(":") ? `[${address}]` : address}/`;
+
+  test.each(metadataServices)(
+    "%s is not opened by nothing, nor by %s, as a literal or behind a name",
+    async (address, network) => {
+      for (const scheme of ["https", "http"]) {
+        for (const networks of ["", network]) {
+          expect(reaches(urlOf(scheme, address), networks)).toBe(false);
+          if (scheme === "http" && networks === "") continue;
+          const found = await lookUp({ url: `${scheme}://name.example`, found: [address], networks });
+          expect(found.error).toBeInstanceOf(BlockedAddressError);
+        }
+      }
+    },
+  );
+
+  test("one is opened by an entry for it alone, and none beside it", () => {
+    const alone = "10.0.0.0/8, 169.254.169.254/32, fd00:ec2::254/128";
+    expect(reaches("http://169.254.169.254/", alone)).toBe(true);
+    expect(reaches("https://[fd00:ec2::254]/", alone)).toBe(true);
+    expect(reaches("http://10.1.1.1/", alone)).toBe(true);
+    for (const address of ["169.254.169.253", "[fd00:ec2::23]", "[64:ff9b::a9fe:a9fe]"]) {
+      expect(reaches(`http://${address}/`, alone)).toBe(false);
+    }
+  });
+
+  test("what lies beside them is reached as before", () => {
+    for (const url of ["https://168.63.129.17/", "https://168.63.128.16/"]) expect(reaches(url)).toBe(true);
+    const wide = "100.64.0.0/10, 64:ff9b::/96, fd00::/8";
+    for (const host of ["100.100.100.201", "[64:ff9b::808:808]", "[fd20:ce::255]"]) {
+      expect(reaches(`http://${host}/`, wide)).toBe(true);
+    }
+  });
+
+  test.each(["metadata", "metadata.any.internal", "METADATA.any.internal.", "instance-data.zone-1.any.internal"])(
+    "%s is no name of a provider, whoever resolves it",
+    (host) => {
+      const networks = "0.0.0.0/0, ::/0";
+      expect(() =>
+        createEgress({ ...open, networks: parseNetworks(networks) }).route(`http://${host}/`, {
+          isSandbox: false,
+          networks: null,
+        }),
+      ).toThrow(/clouds tell a machine its credentials by this name, which no setting opens/);
+    },
+  );
+
+  test.each(["metadata.example.com", "login.metadata.internal", "mymetadata.internal"])("%s may be one", (host) => {
+    expect(reaches(`https://${host}/`)).toBe(true);
+  });
+});
+
 describe("this broker's own origin", () => {
   const egress = createEgress({ networks: null, trustedOrigin: "http://127.0.0.1:8080" });
 

@@ -94,14 +94,25 @@ describe("the assertion of private_key_jwt (RFC 7523, section 3)", () => {
   });
 
   test.each([
-    ["token_url", "https://a.login.example/token"],
-    ["issuer", "https://issuer.example/a"],
-    ["https://login.example/audience", "https://login.example/audience"],
-  ])("is for %s: %s", async (audience, aud) => {
-    const settings = `assertion: { audience: "${audience}" }`;
-    const assertion = await assertionOf({ settings, issuer: "https://issuer.example/{inputs.tenant}" });
-    expect((await verify(assertion, rsa.publicKey)).payload.aud).toBe(aud);
-  });
+    ["audience: token_url", "https://a.login.example/token", "JWT"],
+    ["audience: issuer", "https://issuer.example/a", "client-authentication+jwt"],
+    ["", "https://issuer.example/a", "client-authentication+jwt"],
+    ['audience: "https://login.example/audience"', "https://login.example/audience", "JWT"],
+    [
+      "audience: token_url, typ: client-authentication+jwt",
+      "https://a.login.example/token",
+      "client-authentication+jwt",
+    ],
+    ["typ: JWT", "https://issuer.example/a", "JWT"],
+  ])(
+    "where the definition knows an issuer, is for it alone and says so, unless a setting says otherwise: { %s }",
+    async (settings, aud, typ) => {
+      const issuer = "https://issuer.example/{inputs.tenant}";
+      const assertion = await assertionOf({ settings: `assertion: { ${settings} }`, issuer });
+      const { payload, protectedHeader } = await verify(assertion, rsa.publicKey);
+      expect([payload.aud, protectedHeader.typ]).toEqual([aud, typ]);
+    },
+  );
 
   test("counts for as long as the definition says", async () => {
     const { payload } = await verify(await assertionOf({ settings: "assertion: { life_s: 300 }" }), rsa.publicKey);
@@ -153,7 +164,8 @@ describe("the assertion of private_key_jwt (RFC 7523, section 3)", () => {
 const signed = (algorithm: SigningAlgorithm): ClientAuth => ({
   kind: "private_key_jwt",
   algorithm,
-  audience: "token_url",
+  audience: null,
+  type: null,
   lifeSeconds: 60,
 });
 

@@ -20,7 +20,13 @@ const write = (clientAuth: ClientAuth, more: Partial<ProviderRequest> = {}): Htt
   buildRequest(request({ clientAuth, ...more }), values, { first: [["grant_type", "x"]] });
 
 const basic = (text: string) => `Basic ${Buffer.from(text, "utf8").toString("base64")}`;
-const signed: ClientAuth = { kind: "private_key_jwt", algorithm: "RS256", audience: "token_url", lifeSeconds: 60 };
+const signed: ClientAuth = {
+  kind: "private_key_jwt",
+  algorithm: "RS256",
+  type: null,
+  audience: "token_url",
+  lifeSeconds: 60,
+};
 const assertionType = "urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer";
 const pair = "{client.id}:{client.secret}";
 const evil = "a\r\nx-evil: 1";
