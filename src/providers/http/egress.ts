@@ -212,11 +212,14 @@ const metadata = parseNetworks(
 function asIpv6(block: string): string[] {
   const [address = "", bits = ""] = block.split("/");
   const [a = 0, b = 0, c = 0, d = 0] = address.split(".").map(Number);
-  const hex = (high: number, low: number) => (high * 256 + low).toString(16);
   const last = ["64:ff9b::", "64:ff9b:1::", "::", "::ffff:0:"].map(
     (prefix) => `${prefix}${address}/${96 + Number(bits)}`,
   );
   return [...last, `2002:${hex(a, b)}:${hex(c, d)}::/${16 + Number(bits)}`];
+}
+
+function hex(high: number, low: number): string {
+  return (high * 256 + low).toString(16);
 }
 
 /** Whether an address is of the public internet, by the special-purpose registries of IPv4 and IPv6 (RFC 6890). */

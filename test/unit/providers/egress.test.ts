@@ -106,9 +106,9 @@ const metadataServices = [
   ["::ffff:0:a9fe:a9fe", "::/0"],
 ] as const;
 
-describe("addresses at which a cloud tells a machine its credentials", () => {
-  const urlOf = (scheme: string, address: string) => `${scheme}://${address.includes(":") ? `[${address}]` : address}/`;
+const urlOf = (scheme: string, address: string) => `${scheme}://${address.includes(":") ? `[${address}]` : address}/`;
 
+describe("addresses at which a cloud tells a machine its credentials", () => {
   test.each(metadataServices)(
     "%s is not opened by nothing, nor by %s, as a literal or behind a name",
     async (address, network) => {
