@@ -6,6 +6,9 @@ import { createCurrentKey } from "../../src/encryption/current-key.ts";
 import { createResealing, type Unopened } from "../../src/encryption/resealing.ts";
 import { createRotationWorker } from "../../src/encryption/rotation.ts";
 import { createEncryptionService } from "../../src/encryption/service.ts";
+import { createAccountRows } from "../../src/store/accounts.ts";
+import { createApiKeys } from "../../src/store/api-keys.ts";
+import { createConsentLinks } from "../../src/store/consents.ts";
 import { createDatabaseHealth, openPostgres } from "../../src/store/database.ts";
 import type { Database } from "../../src/store/database.ts";
 import { createEncryptionKeys, createReplicas } from "../../src/store/replicas.ts";
@@ -51,6 +54,10 @@ class Replica {
   readonly told: string[] = [];
   /** Keys that faulty chains of the audit need. */
   auditNeeds: { keyId: string; process: string }[] = [];
+  /** Whether Redis, with its marks and its spool, does not answer. */
+  isRedisAway = false;
+  /** What happens beside it before keys are forgotten. */
+  beforeForgetting = () => {};
   readonly worker;
   readonly service;
   readonly currentKey;
@@ -58,7 +65,7 @@ class Replica {
   readonly known;
   readonly rotations;
 
-  constructor({ database }: StoreStage, rows: SealedRows = createSealedRows(database)) {
+  constructor({ database }: StoreStage, rows: SealedRows = pagedRows(database)) {
     const resealing = createResealing(this.keyring, this.vault);
     this.replicas = createReplicas(database);
     this.known = createEncryptionKeys(database);
@@ -85,11 +92,17 @@ class Replica {
       replicas: this.replicas,
       known: this.known,
       currentKey: this.currentKey,
-      marks: { count: async () => ({ byKey: new Map(), resigned: 0 }) },
-      shared: null,
-      clock: systemClock,
+      marks: { count: async () => (this.isRedisAway ? null : { byKey: new Map<string, number>(), resigned: 0 }) },
+      shared: {
+        ...emptySpool,
+        list: async () => (this.isRedisAway ? await Promise.reject(new Error("Redis is away")) : []),
+      },
+      clock: { ...systemClock, sleep: hurriedSleep },
       onError: (error: unknown) => void this.errors.push(error),
-      beforeForgetting: async () => this.auditNeeds,
+      beforeForgetting: async () => {
+        this.beforeForgetting();
+        return this.auditNeeds;
+      },
       onForgotten: async (ids: readonly string[]) => void this.told.push(...ids),
     };
     this.worker = createRotationWorker(common);
@@ -111,6 +124,19 @@ class Replica {
     return await this.service.rotation(principal);
   }
 }
+
+/** Rows are moved in pages of ten. */
+function pagedRows(database: Database): SealedRows {
+  const real = createSealedRows(database);
+  return { ...real, page: async (name, after, size?: number) => await real.page(name, after, size ?? pageSize) };
+}
+
+const pageSize = 10;
+/** As many connections stand on two pages. */
+const twoPages = 12;
+
+/** The pauses between two looks, without their length. */
+const hurriedSleep = async (_ms: number, signal?: AbortSignal) => await systemClock.sleep(20, signal);
 
 const emptySpool: ResealedSpool = {
   name: "data_dir",
@@ -248,7 +274,74 @@ const whole = ["access_token_sealed", "refresh_token_sealed", "credentials_seale
 const sumOf = (counts: readonly { seals: number; macs: number }[]) =>
   counts.reduce((sum, { seals, macs }) => sum + seals + macs, 0);
 
-function rotating(open: () => Promise<Database>): void {
+/** The same database, on which a rotation moves everything right before the first statement with this text. */
+function rotatingBefore(database: Database, { marker, rotate }: { marker: string; rotate: () => Promise<void> }) {
+  let isOver = false;
+  const prisma = new Proxy(database.prisma, {
+    get(target, name) {
+      const own = Reflect.get(target, name) as (...given: unknown[]) => Promise<unknown>;
+      if (name !== "$queryRaw" && name !== "$executeRaw") return own;
+      return async (text: readonly string[], ...values: unknown[]) => {
+        if (!isOver && text.join("").includes(marker)) {
+          isOver = true;
+          await rotate();
+        }
+        return await own.call(target, text, ...values);
+      };
+    },
+  });
+  return { ...database, prisma };
+}
+
+type Given = { made: Awaited<ReturnType<typeof fill>>; proofs: typeof vault };
+type ChangeUnderWay = { marker: string; change: (on: Database, given: Given) => Promise<void> };
+
+const noSecret = new Uint8Array(32);
+/** What names the MAC of a row that it has read. `marker`: of the statement that does. */
+const changesUnderWay: Record<string, ChangeUnderWay> = {
+  "the browser that claims a link": {
+    marker: "UPDATE consent_links SET claimed_by",
+    async change({ prisma }, { made: { linkId: id }, proofs }) {
+      const links = createConsentLinks(prisma, proofs);
+      const claim = async (browser: number) =>
+        await links.claim({ id, secretHash: noSecret }, new Uint8Array(32).fill(browser));
+      expect([await claim(1), await claim(2)]).toEqual([true, false]);
+    },
+  },
+  "the person who accepts another account": {
+    marker: "UPDATE held_grants h SET account",
+    async change(on, { made, proofs }) {
+      const { attemptId } = made.held;
+      const accounts = createAccountRows(on, proofs);
+      const accepted = { attemptId, account: "bob", accepted: true };
+      expect(await accounts.acceptUnconfirmed(attemptId)).toMatchObject(accepted);
+      expect(await accounts.findUnconfirmed({ attemptId })).toMatchObject(accepted);
+    },
+  },
+  "a new account of a grant that waits": {
+    marker: "UPDATE held_grants h SET account",
+    async change(on, { made, proofs }) {
+      const { attemptId } = made.held;
+      const accounts = createAccountRows(on, proofs);
+      await accounts.describeUnconfirmed(attemptId, { account: "carol", label: null, linkId: made.linkId });
+      expect(await accounts.findUnconfirmed({ attemptId })).toMatchObject({ account: "carol" });
+    },
+  },
+  "the key that makes another one": {
+    marker: "INSERT INTO api_keys",
+    async change(on, { made: { keyId }, proofs }) {
+      const made = { id: "made", name: "n", secretHash: noSecret, abilities: ["tokens" as const] };
+      const given = await createApiKeys(on, proofs).insert(
+        { ...made, connections: ["*"], labels: null, expiresAt: null },
+        keyId,
+      );
+      expect(given).toMatchObject(made);
+    },
+  },
+};
+
+/** `races`: with what happens between two statements of others. One database is enough for that. */
+function rotating(open: () => Promise<Database>, { races = false } = {}): void {
   let stage: StoreStage;
   let replica: Replica;
   beforeAll(async () => {
@@ -271,7 +364,7 @@ function rotating(open: () => Promise<Database>): void {
 
   it("moves one of everything that is sealed or signed, changes nothing else, and then a start needs the old key no more", async () => {
     const made = await fill(stage);
-    for (let each = 0; each < 250; each++) await stage.insert();
+    for (let each = 0; each < twoPages; each++) await stage.insert();
     const before = await unsealed(stage);
     const rotation = await replica.rotate();
     expect(rotation).toMatchObject({ targetKey: newKey.id, unopened: [], forgotten: [stageKey.id], waitsFor: null });
@@ -308,7 +401,7 @@ function rotating(open: () => Promise<Database>): void {
   it("never writes over a row that has changed since it was read, and comes back for it", async () => {
     const rows = await Promise.all([connection(stage), connection(stage), connection(stage)]);
     const [, changed] = rows;
-    const real = createSealedRows(stage.database);
+    const real = pagedRows(stage.database);
     let times = 0;
     const late: SealedRows = {
       ...real,
@@ -435,9 +528,9 @@ function rotating(open: () => Promise<Database>): void {
     expect(() => replica.vault.connections.check(good)).not.toThrow();
   });
 
-  it("goes on at another replica where the first one stopped, and the first one cannot go on beside it", async () => {
-    for (let each = 0; each < 250; each++) await stage.insert();
-    const real = createSealedRows(stage.database);
+  it("goes on at another replica where the first one stopped, not before its lease is over, and the first one cannot go on beside it", async () => {
+    for (let each = 0; each < twoPages; each++) await stage.insert();
+    const real = pagedRows(stage.database);
     const stopped = Promise.withResolvers<void>();
     const begun = Promise.withResolvers<void>();
     let pages = 0;
@@ -456,19 +549,39 @@ function rotating(open: () => Promise<Database>): void {
     await first.service.rotate(principal, []);
     first.worker.start();
     await begun.promise;
+    const second = new Replica(stage);
+    await second.beat();
+    expect(await second.rotations.take(second.self.id, newKey.id)).toBeNull();
     // As if it had been silent for longer than its lease.
     await run(stage, "UPDATE rotations SET lease_until = now() - interval '1 second'");
     const halfway = await first.rotations.newest();
-    expect(halfway).toMatchObject({ place: "connections", moved: 200, pass: 1 });
-    const second = new Replica(stage);
-    await second.beat();
+    expect(halfway).toMatchObject({ place: "connections", moved: pageSize, pass: 1 });
     const rotation = await second.rotate();
-    expect(rotation).toMatchObject({ moved: 250, forgotten: [stageKey.id] });
+    expect(rotation).toMatchObject({ moved: twoPages, forgotten: [stageKey.id] });
     stopped.resolve();
     await first.worker.stop();
     expect(first.errors).toEqual([]);
     expect(await second.rotations.newest()).toEqual(await first.rotations.newest());
-    expect((await second.rotations.newest())?.moved).toBe(250);
+    expect((await second.rotations.newest())?.moved).toBe(twoPages);
+  });
+
+  it("waits while Redis does not answer, and says so; if Redis has gone at the end, no key is forgotten", async () => {
+    await connection(stage);
+    replica.isRedisAway = true;
+    await replica.service.rotate(principal, []);
+    replica.worker.start();
+    await until("it waits", async () => (await replica.rotations.newest())?.waitsFor?.startsWith("Redis") === true);
+    expect(await replica.rotations.newest()).toMatchObject({ finishedAt: null, moved: 1, forgotten: [] });
+    const old = (await replica.service.status(principal)).keys.find(({ id }) => id === stageKey.id);
+    expect(old).toMatchObject({ isFree: false, marks: null, spooled: null });
+    expect(old?.reasons).toContain("Redis does not answer");
+    replica.isRedisAway = false;
+    replica.beforeForgetting = () => void (replica.isRedisAway = true);
+    expect((await replica.rotate()).forgotten).toEqual([]);
+    const again = new Replica(stage);
+    await run(stage, "TRUNCATE replicas");
+    await again.beat();
+    expect((await again.rotate()).forgotten).toEqual([stageKey.id]);
   });
 
   it("is refused while replicas seal with different keys, or one lacks the key, and names them", async () => {
@@ -548,6 +661,17 @@ function rotating(open: () => Promise<Database>): void {
     expect(replica.errors).toEqual([]);
   });
 
+  const ofRaces = races ? Object.entries(changesUnderWay) : [];
+  it.each(ofRaces)(
+    "between a look at its row and the change, it does not fail %s",
+    async (_who, { marker, change }) => {
+      const rotate = async () => expect((await replica.rotate()).moved).toBeGreaterThan(0);
+      const on = rotatingBefore(stage.database, { marker, rotate });
+      await change(on, { made: await fill(stage), proofs: replica.vault });
+      expect(await replica.rotations.newest()).toMatchObject({ forgotten: [stageKey.id] });
+    },
+  );
+
   it("a key whose bytes differ from those of another replica is not used, and that is told", async () => {
     const strange = createKeyring([{ ...newKey, key: randomBytes(32) }]);
     const check = sealKeyCheck(strange, newKey.id);
@@ -592,5 +716,5 @@ describe("a rotation of encryption keys, embedded", () => rotating(useEmbedded))
 
 describeWithServices(["postgres"], "a rotation of encryption keys, on Postgres", () => {
   const health = createDatabaseHealth(() => performance.now());
-  rotating(async () => await openPostgres(await useDatabase(), health));
+  rotating(async () => await openPostgres(await useDatabase(), health), { races: true });
 });

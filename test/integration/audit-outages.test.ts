@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { Client } from "pg";
 import { ConnectedStage } from "../support/connected-stage.ts";
@@ -107,6 +108,42 @@ describeWithServices(["postgres"], "while the audit takes nothing", () => {
     await work("full");
     for (const table of ["entries", "open_reads"]) await owner.query(`DROP TRIGGER full_disk ON audit.${table}`);
     await untilWritten("full");
+  });
+
+  it("what waits in DATA_DIR at a stop is told as held, counts of the last seconds included; the next start tells it, too, and writes it", async () => {
+    const { first } = stage;
+    const sql = async (text: string) => await query<{ held: string[] }>(stage.databaseUrl, text);
+    await owner.query("BEGIN; LOCK TABLE audit.entries IN ACCESS EXCLUSIVE MODE; LOCK TABLE audit.open_reads");
+    expect((await first.api.token("full")).status).toBe(200);
+    expect(await first.stop("SIGINT")).toBe(0);
+    expect(await sql("SELECT held_key_ids AS held FROM replicas")).toEqual([{ held: ["k1"] }]);
+    // Each time that the row of the replica is written.
+    await sql(`CREATE TABLE told (held text[]);
+      CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+        $$ BEGIN INSERT INTO public.told VALUES (NEW.held_key_ids); RETURN NULL; END $$;
+      CREATE TRIGGER tell AFTER INSERT OR UPDATE ON replicas FOR EACH ROW EXECUTE FUNCTION tell()`);
+    first.change({ ENCRYPTION_KEYS: `k2:${randomBytes(32).toString("base64")},${first.encryptionKeys}` });
+    await first.start();
+    expect(await sql("SELECT DISTINCT held FROM told")).toEqual([{ held: ["k1"] }]);
+    const { body } = await first.api.api<{ keys: { id: string; reasons: string[] }[] }>("/encryption");
+    expect(body.keys.find(({ id }) => id === "k1")?.reasons.join()).toContain(
+      "holds something under it that is not stored yet",
+    );
+    await sql("DROP TRIGGER tell ON replicas");
+    await owner.query("ROLLBACK");
+    await until("the count of before the stop", async () => (await actionsOf("full")).includes("tokens.read"));
+  });
+
+  it("an orderly stop leaves nothing there: the reads of its last minute are entries, and the last one is its own", async () => {
+    expect((await stage.first.api.token("parted")).status).toBe(200);
+    expect(await stage.first.stop("SIGINT")).toBe(0);
+    const { rows } = await owner.query<{ action: string; target: string | null; held: string[] }>(
+      `SELECT action, target_name AS target, held_key_ids AS held FROM audit.entries, replicas
+       WHERE process = (SELECT process FROM audit.entries WHERE action = 'system.start' ORDER BY at DESC LIMIT 1)
+       ORDER BY seq DESC`,
+    );
+    expect(rows[0]).toMatchObject({ action: "system.stop", held: [] });
+    expect(rows).toContainEqual(expect.objectContaining({ action: "tokens.read", target: "parted" }));
   });
 
   it("and the provider has got each refresh token once", () => {

@@ -35,7 +35,6 @@ import { useEmbedded } from "./services/embedded.ts";
 const firstKey = { id: "k1", key: randomBytes(32) };
 const keyring = createKeyring([firstKey]);
 const vault = createTokenVault(keyring);
-const rotated = createKeyring([{ id: "k2", key: randomBytes(32) }, firstKey]);
 const client = { clientId: "sandbox", clientSecret: "sandbox-secret" };
 
 /** What the sandbox answered, and to which connection it went. */
@@ -89,7 +88,7 @@ export type ConsentStage = {
   };
   catalog: ReturnType<typeof loadCatalog>;
   vault: TokenVault;
-  /** Puts another key first, so that the key of earlier forms comes second. */
+  /** Puts a new key first, so that the key of earlier forms comes second. */
   rotateKeys(): void;
   close(): Promise<void>;
 };
@@ -130,7 +129,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     held: new Map(),
     device: null,
   };
-  const formKeys = { ring: keyring };
+  const formKeys = { all: [firstKey], ring: keyring };
   const find = (id: string) => {
     const context = contexts.get(id);
     if (context) return context;
@@ -245,7 +244,10 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     behaviour,
     catalog,
     vault,
-    rotateKeys: () => void (formKeys.ring = rotated),
+    rotateKeys() {
+      formKeys.all.unshift({ id: `k${formKeys.all.length + 1}`, key: randomBytes(32) });
+      formKeys.ring = createKeyring(formKeys.all);
+    },
     async connect({ provider = "sandbox", ...given } = {}) {
       const known = catalog.get(provider);
       if (!known) throw new Error(`no provider ${provider}`);

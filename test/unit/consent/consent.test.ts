@@ -671,6 +671,19 @@ describe("a code that is copied by hand", () => {
     ).toEqual([challenge]);
   });
 
+  test("that the same page sends again after the keys were rotated has the outcome of the first time", async () => {
+    take();
+    const { url } = await manual();
+    const browser = open();
+    const form = { csrf: csrfOf((await browser.get(url)).body), code: "sent-twice" };
+    const first = await browser.post(url, form);
+    stage.rotateKeys();
+    const second = await browser.post(url, form);
+    stage.behaviour.exchange = null;
+    expect([second.statusCode, second.body]).toEqual([200, first.body]);
+    expect(taken.filter((code) => code === "sent-twice")).toHaveLength(1);
+  });
+
   test.each(["", "two words", "https://app.apicbase.com/done", "x".repeat(5000)])(
     "that is none is 400: %j",
     async (code) => {
@@ -716,6 +729,14 @@ describe("a code that is copied by hand", () => {
       await handIn((await manual()).connectionId, "same-code");
       await handIn(connectionId, "other-code");
       expect(codes).toEqual(["same-code", "same-code", "other-code"]);
+    });
+
+    test("is exchanged once also where the encryption key has changed in between", async () => {
+      const codes = counted(async () => await Promise.resolve(connected));
+      const { connectionId } = await manual();
+      expect(await handIn(connectionId, "kept-code")).toBe("exchanged");
+      stage.rotateKeys();
+      expect([await handIn(connectionId, "kept-code"), codes]).toEqual(["exchanged", ["kept-code"]]);
     });
 
     test("is told the provider's verdict again, and sent again where there was none", async () => {
