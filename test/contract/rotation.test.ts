@@ -332,7 +332,7 @@ const changesUnderWay: Record<string, ChangeUnderWay> = {
     async change(on, { made: { keyId }, proofs }) {
       const made = { id: "made", name: "n", secretHash: noSecret, abilities: ["tokens" as const] };
       const given = await createApiKeys(on, proofs).insert(
-        { ...made, connections: ["*"], labels: null, expiresAt: null },
+        { ...made, connections: ["*"], labels: {}, expiresAt: null },
         keyId,
       );
       expect(given).toMatchObject(made);
