@@ -345,9 +345,10 @@ export const auditTimes = durations({
 export const retentionTimes = durations({
   /** Of a deleted connection, what revokes an answer that comes late. */
   deletedHours: 24,
-  /** The history of a connection; its most frequent event, one for each refresh, is kept for less. */
+  /** The history of a connection. */
   eventDays: 90,
-  refreshedEventDays: 14,
+  /** Which answers were stored. One that comes later than that may be stored already, so it becomes a candidate at most. */
+  storedAnswerDays: 90,
   /** Answers that nobody could read, sealed. */
   unreadAnswerDays: 30,
   /** Consent links that have run out. */
@@ -540,7 +541,6 @@ const relations: readonly Relation[] = [
   [["audit.retryFirstMs"], "<=", ["audit.retryMaxMs"], "the pauses grow"],
   [["audit.countsMs"], "<", ["audit.minuteMs"], "counts are written before their minute is added up"],
   [["audit.minuteMs"], "<", ["audit.strayCountsMs"], "a process adds up its own minutes first"],
-  [["retention.refreshedEventDays"], "<=", ["retention.eventDays"], "the most frequent event is kept for less"],
 
   // Start, end, command line
   [["process.keysCommandPauseFirstMs"], "<=", ["process.keysCommandPauseMaxMs"], "the pauses grow"],

@@ -135,9 +135,14 @@ export function createDueStatements({ prisma }: Pick<Database, "prisma">) {
       await inBatches(
         () => prisma.$executeRaw`
           DELETE FROM connection_events WHERE id IN (SELECT id FROM connection_events
-            WHERE at < clock_timestamp() - make_interval(days =>
-              CASE WHEN type = 'refreshed' THEN ${retentionTimes.refreshedEventDays}::int ELSE ${retentionTimes.eventDays}::int END)
+            WHERE at < clock_timestamp() - make_interval(days => ${retentionTimes.eventDays}::int)
             ORDER BY id LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
+      );
+      await inBatches(
+        () => prisma.$executeRaw`
+          DELETE FROM stored_answers WHERE ctid = ANY(ARRAY(SELECT ctid FROM stored_answers
+            WHERE stored_at < clock_timestamp() - make_interval(days => ${retentionTimes.storedAnswerDays}::int)
+            LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED))`,
       );
       await inBatches(
         () => prisma.$executeRaw`

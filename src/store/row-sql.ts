@@ -129,9 +129,32 @@ export function addEvents(events: readonly HistoryEvent[]): Sql.Sql {
           ORDER BY e.place)`;
 }
 
-/** The lines of the history for a token set that is stored: `event`, and what the set lacks. */
-export function storedEvents(event: HistoryEvent, grant: SealedGrant): HistoryEvent[] {
-  const events = [event];
+/**
+ * The same for a refresh. Where the newest line of the history is a refresh of the same day (UTC), it is counted there: `count` and `first`, and
+ * what the newest says. A line that somebody else has locked is left alone, since nothing may hold up a token set.
+ */
+export function addRefreshEvent(detail: Record<string, unknown>, others: readonly HistoryEvent[]): Sql.Sql {
+  const refreshed = { type: "refreshed" as const, detail };
+  if (others.length > 0) return addEvents([refreshed, ...others]);
+  // Others may write here: what is no number counts as one.
+  const counted = Sql.sql`CASE WHEN jsonb_typeof(e.detail->'count') = 'number' THEN (e.detail->>'count')::numeric ELSE 1 END + 1`;
+  return Sql.sql`newest AS (SELECT e.* FROM c, LATERAL (SELECT id, type, at FROM connection_events WHERE connection_id = c.id
+      ORDER BY id DESC LIMIT 1 FOR UPDATE SKIP LOCKED) e),
+    counted AS (UPDATE connection_events e SET at = clock_timestamp(), detail = ${json(detail)}
+        || jsonb_build_object('count', ${counted}, 'first', COALESCE(e.detail->'first', to_jsonb(e.at)))
+      FROM newest n WHERE e.id = n.id AND n.type = 'refreshed'
+        AND n.at >= date_trunc('day', clock_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' RETURNING e.id),
+    event AS (INSERT INTO connection_events (connection_id, type, detail)
+      SELECT c.id, 'refreshed', ${json(detail)} FROM c WHERE NOT EXISTS (SELECT 1 FROM counted))`;
+}
+
+/** A part of a WITH by which the statement that stores an answer notes its attempt: for 90 days an answer that comes late is known by it. */
+export const noteStored = (attemptId: string): Sql.Sql =>
+  Sql.sql`noted AS (INSERT INTO stored_answers (attempt_id) SELECT ${attemptId}::uuid FROM c)`;
+
+/** The lines of the history for what a token set that is stored lacks. */
+export function lackEvents(grant: SealedGrant): HistoryEvent[] {
+  const events: HistoryEvent[] = [];
   const isNew = grant.noRefreshTokenSince?.getTime() === grant.issuedAt.getTime();
   if (isNew) events.push({ type: "no_refresh_token", detail: { kept: grant.refreshToken !== null } });
   if (grant.lastError !== null) events.push({ type: "token_unusable", detail: grant.lastError, oncePerGrant: true });

@@ -5,20 +5,22 @@ import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
 import {
   addEvents,
+  addRefreshEvent,
   attemptVersion,
   backoffOnArrival,
   freePermit,
   grantColumns,
   type HistoryEvent,
   json,
+  lackEvents,
   noRefusals,
+  noteStored,
   abandonedDue,
   type AbandonedRule,
   owned,
   type PermitKey,
   type SealedGrant,
   seconds,
-  storedEvents,
 } from "./row-sql.ts";
 import { nextGeneration, tokenColumns, type TokenRow } from "./token-row.ts";
 
@@ -57,7 +59,7 @@ export function createTokenSetStatements({ prisma, commits }: Pick<Database, "pr
         WITH c AS (UPDATE connections c SET ${grantColumns(grant, key.generation + 1)}, ${freePermit},
           next_refresh_at = ${grant.keepAliveAt}::timestamptz, backoff_until = ${backoffOnArrival(grant)},
           version = ${attemptVersion(grant)}, last_attempt_id = c.attempt_id WHERE ${owned(key)} RETURNING c.*),
-        ${addEvents(storedEvents({ type: "refreshed", detail: event }, grant))}
+        ${addRefreshEvent(event, lackEvents(grant))}, ${noteStored(key.attemptId)}
         SELECT ${tokenColumns} FROM c`;
       return first(rows);
     },
@@ -108,7 +110,7 @@ export function createTokenSetStatements({ prisma, commits }: Pick<Database, "pr
           authorization_seq = c.authorization_seq + 1, ${accountColumns(given.account)}
           authorized_at = GREATEST(c.authorized_at, ${grant.issuedAt}::timestamptz), last_attempt_id = ${row.attemptId}::uuid
           WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique} ${living} RETURNING c.*),
-        ${addEvents(storedEvents(given.event, grant))},
+        ${addEvents([given.event, ...lackEvents(grant)])}, ${noteStored(row.attemptId)},
         forgotten AS (DELETE FROM candidates o USING c WHERE o.connection_id = c.id),
         ${endOlderFurtherTokens}
         SELECT ${tokenColumns} FROM c`;
@@ -124,7 +126,7 @@ export function createTokenSetStatements({ prisma, commits }: Pick<Database, "pr
     async readForAnswer({ connectionId, attemptId }: AnswerKey): Promise<ForAnswer> {
       const rows = await prisma.$queryRaw<(TokenRow & { wasStored: boolean })[]>`
         SELECT ${tokenColumns}, c.last_attempt_id IS NOT DISTINCT FROM ${attemptId}::uuid OR EXISTS (
-          SELECT 1 FROM connection_events e WHERE e.connection_id = c.id AND e.detail->>'attempt' = ${attemptId}) AS "wasStored"
+          SELECT 1 FROM stored_answers s WHERE s.attempt_id = ${attemptId}::uuid) AS "wasStored"
         FROM connections c WHERE c.id = ${connectionId}::uuid`;
       if (rows[0] === undefined) return { row: null, wasStored: false };
       const { wasStored, ...row } = rows[0];
@@ -154,7 +156,7 @@ export function createTokenSetStatements({ prisma, commits }: Pick<Database, "pr
           WHERE c.id = ${place.id}::uuid AND c.generation = ${place.generation}
             AND c.authorization_seq = ${place.authorization}
             AND c.attempt_id IS NOT DISTINCT FROM ${place.attemptId}::uuid RETURNING c.*),
-        ${addEvents(storedEvents(given.event, grant))},
+        ${addEvents([given.event, ...lackEvents(grant)])}, ${noteStored(given.attemptId)},
         tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.attemptId}::uuid)
         SELECT ${tokenColumns} FROM c`;
       return first(rows);
@@ -204,7 +206,7 @@ export function createTokenSetStatements({ prisma, commits }: Pick<Database, "pr
           next_refresh_at = ${abandonedDue(leaseEnd, given.ifAbandoned)}
           WHERE ${owned(key)} AND EXISTS (SELECT 1 FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)
           RETURNING c.*),
-        ${addEvents([{ type: "candidate_tried", detail }])},
+        ${addEvents([{ type: "candidate_tried", detail }])}, ${noteStored(given.candidateId)},
         tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.candidateId}::uuid)
         SELECT ${tokenColumns} FROM c`;
       return first(rows);

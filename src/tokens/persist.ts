@@ -8,7 +8,7 @@ import type { AccountRows } from "../store/accounts.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import { nextGeneration, type TokenRow } from "../store/token-row.ts";
 import type { TokenStatements } from "../store/token-statements.ts";
-import { refreshTimes } from "../time.ts";
+import { refreshTimes, retentionTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { RefreshObserver } from "./core.ts";
 import type { Spools } from "./recovery.ts";
@@ -303,7 +303,7 @@ async function placeFurther(parts: PlacementParts, record: AnswerRecord): Promis
   if (row === null || row.authorization !== record.authorization) return { kind: "unwanted", row };
   if (wasStored) return { kind: "stored", row };
   if (usesToken(vault, row, readTokens(vault, record)) === true) return { kind: "stored", row };
-  if (refreshesItself(row)) {
+  if (refreshesItself(row) || isTooOld(row, record)) {
     return (await storeCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeFurther(parts, record);
   }
   const generation = nextGeneration(row);
@@ -345,7 +345,7 @@ async function placeLate(parts: PlacementParts, record: AnswerRecord): Promise<P
   const { row, wasStored } = await rows.readForAnswer(record);
   if (row === null || row.authorization > record.authorization) return { kind: "unwanted", row };
   if (wasStored) return { kind: "stored", row };
-  if (isPromotable(row, record)) {
+  if (!isTooOld(row, record) && isPromotable(row, record)) {
     const generation = Math.max(row.generation, record.generation) + 1;
     const event = { type: "late_answer_stored" as const, detail: { generation, attempt: record.attemptId } };
     const given = { attemptId: record.attemptId, generation, event };
@@ -362,6 +362,11 @@ async function storeCandidate({ rows, vault }: PlacementParts, row: TokenRow, re
   return await rows.addCandidate(candidate, { generation: record.generation + 1 });
 }
 
+/** Whether an answer may have been stored so long ago that nobody knows of it any more. */
+function isTooOld({ now }: TokenRow, { grant }: AnswerRecord): boolean {
+  return now.getTime() - grant.issuedAt.getTime() > retentionTimes.storedAnswerDays * 24 * 3600 * 1000;
+}
+
 /** Whether an answer is the newest set of its grant: nothing was stored since, or what was stored has ended. */
 function isPromotable(row: TokenRow, { generation, authorization, sealedFor }: AnswerRecord): boolean {
   if (row.goneBackFrom !== null) return sealedFor >= row.goneBackFrom;
@@ -376,6 +381,9 @@ async function placeGrant(parts: PlacementParts, record: AnswerRecord): Promise<
   const { row, wasStored } = await rows.readForAnswer(record);
   if (row === null) return { kind: "unwanted", row };
   if (wasStored) return { kind: "stored", row };
+  if (isTooOld(row, record)) {
+    return (await storeCandidate(parts, row, record)) ? { kind: "candidate", row } : { kind: "unwanted", row };
+  }
   // The consent that began last counts, whichever exchange took longer.
   const isOlder = row.authorizedAt !== null && row.authorizedAt > record.grant.issuedAt;
   if (row.authorization > record.authorization && isOlder) return { kind: "unwanted", row };

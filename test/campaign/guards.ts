@@ -164,8 +164,15 @@ export const guards: readonly Guard[] = [
   {
     name: "late answers: what was stored once does not come back",
     file: "src/tokens/persist.ts",
-    find: 'if (wasStored) return { kind: "stored", row };\n  if (isPromotable',
-    replace: "if (isPromotable",
+    find: 'if (wasStored) return { kind: "stored", row };\n  if (!isTooOld(row, record) && isPromotable',
+    replace: "if (!isTooOld(row, record) && isPromotable",
+    caughtBy: unit("tokens/persist-late-answers"),
+  },
+  {
+    name: "late answers: what may have been stored too long ago becomes a candidate at most",
+    file: "src/tokens/persist.ts",
+    find: "  return now.getTime() - grant.issuedAt.getTime() > retentionTimes.storedAnswerDays * 24 * 3600 * 1000;",
+    replace: "  return now.getTime() - grant.issuedAt.getTime() === retentionTimes.storedAnswerDays;",
     caughtBy: unit("tokens/persist-late-answers"),
   },
   {

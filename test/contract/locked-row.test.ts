@@ -104,6 +104,22 @@ describeWithServices(["postgres"], "a row that another session holds for long", 
     });
   });
 
+  it("of the history keeps no token set from being stored", async () => {
+    const { row, key } = await stage.permit();
+    await stage.rows.commitRefresh(key, sealedGrant(), {});
+    const next = { ...key, generation: key.generation + 1, attemptId: randomUUID() };
+    await stage.set(
+      row.id,
+      `attempt_id = '${next.attemptId}', attempt_started_at = now(), lease_until = now() + interval '30 s'`,
+    );
+    await whileLocked(lockOf("connection_events", `connection_id = '${row.id}'`), async () => {
+      expect(await stage.rows.commitRefresh(next, sealedGrant(), {})).toMatchObject({
+        generation: next.generation + 1,
+      });
+    });
+    expect((await stage.events(row.id)).slice(-2)).toEqual(["refreshed", "refreshed"]);
+  });
+
   it("is passed over by what works through many rows: noting reads, claiming, tidying up", async () => {
     const [locked, free] = [await stage.connect(), await stage.connect()];
     const read = [locked, free].map(({ id, generation }) => ({ id, generation }));

@@ -4,6 +4,7 @@ import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import { placeAnswer } from "../../../src/tokens/persist.ts";
 import { type AnswerRecord, placeOf } from "../../../src/tokens/seal.ts";
+import { retentionTimes } from "../../../src/time.ts";
 import { noAccounts } from "../../support/unasked.ts";
 import { answerRecord, attemptId, vault } from "./answers.ts";
 import { inSeconds, tokenRow } from "./token-row.ts";
@@ -79,6 +80,19 @@ describe("an answer whose permit is gone", () => {
     expect(await place({ found: [back] })).toMatchObject({ kind: "promoted", calls: ["promoted to 4 of 1"] });
     const further = tokenRow({ generation: 1, goneBackFrom: 5 });
     expect(await place({ found: [further] })).toMatchObject({ kind: "candidate" });
+  });
+
+  it("that is so old that nobody knows whether it was stored becomes a candidate at most", async () => {
+    const old = new Date(base.now.getTime() - (retentionTimes.storedAnswerDays * 24 + 1) * 3600 * 1000);
+    const ofOld = (changes: Partial<AnswerRecord> = {}) => {
+      const { grant, ...rest } = answerRecord(base, changes);
+      return { ...rest, grant: { ...grant, issuedAt: old } };
+    };
+    const taken = tokenRow({ attemptId: others });
+    for (const of of [ofOld(), ofOld({ kind: "grant", event: "reconnected" }), ofOld({ kind: "further" })]) {
+      const found = [of.kind === "further" ? tokenRow({ refreshToken: null }) : taken];
+      expect(await place({ found, of })).toMatchObject({ kind: "candidate", calls: ["candidate of 3"] });
+    }
   });
 
   it("is looked at again when the row moves under it", async () => {
