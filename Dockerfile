@@ -8,6 +8,7 @@ RUN npm ci --ignore-scripts
 COPY prisma.config.ts ./
 COPY prisma ./prisma
 COPY providers ./providers
+COPY issuers ./issuers
 COPY scripts ./scripts
 COPY src ./src
 COPY bin ./bin
@@ -39,6 +40,7 @@ COPY --from=build /app/bin ./bin
 COPY --chmod=755 package.json package-lock.json ./
 COPY --chmod=755 prisma/migrations ./prisma/migrations
 COPY --chmod=755 providers ./providers
+COPY --chmod=755 issuers ./issuers
 COPY --chmod=755 src ./src
 COPY --from=build --chmod=755 /app/src/generated ./src/generated
 COPY --from=build --chmod=755 /app/build ./build

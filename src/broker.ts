@@ -28,16 +28,21 @@ import { wrongKeysPerMinute } from "./http/auth.ts";
 import { createConsentLimits, createMinuteLimit } from "./http/limits.ts";
 import { createClientService } from "./services/clients.ts";
 import { type ConnectionService, createConnectionService } from "./services/connections.ts";
+import { createGiverOf } from "./callers/givers.ts";
+import { createIssuerKeys, type IssuerKeys } from "./callers/issuer-keys.ts";
 import { createKeyUses } from "./callers/key-uses.ts";
 import { createKeyService } from "./callers/keys.ts";
+import { createWorkloadService } from "./callers/workloads.ts";
 import { createPeers, noPeers, type Peers } from "./services/peers.ts";
 import { createRestoredRowsService } from "./services/restored-rows.ts";
 import { openProviders, openShared, openStorage, type Providers, type Shared, type Storage } from "./start/outside.ts";
+import { type ReadWorkloads, readWorkloads } from "./start/workloads-file.ts";
 import { createApiKeys } from "./store/api-keys.ts";
 import { createAuthorizationRequests, createConsentAttempts } from "./store/consents.ts";
 import { whyAway } from "./store/database-errors.ts";
 import type { Database } from "./store/database.ts";
 import { sealedTableNames } from "./store/sealed-rows.ts";
+import { createWorkloads } from "./store/workloads.ts";
 import {
   createAlarms,
   createMetrics,
@@ -60,6 +65,7 @@ export type Broker = Awaited<ReturnType<typeof createBroker>>;
 /** Puts the parts together: the only place where they meet. @throws StartupError for what the operator must mend */
 export async function createBroker(config: Config, log: Logger) {
   const providers = openProviders(config, log);
+  const declared = readWorkloads(config.workloadsFile);
   const metrics = createMetrics();
   const alarms = createAlarms(metrics, log, () => clock.monotonicMs());
   const storage = await openStorage(config, { ...providers, alarms, log });
@@ -68,8 +74,18 @@ export async function createBroker(config: Config, log: Logger) {
   const { keyTrustSeconds: trustSeconds } = config;
   const peers = config.databaseUrl === null ? noPeers() : createPeers({ ...storage, ...shared, trustSeconds, clock });
   const audit = openAudit(config, { ...storage, ...shared, log });
+  const issuerKeys = openIssuerKeys(providers, log);
   const core = openCore({ ...providers, ...storage, ...shared, peers, audit, log, metrics, alarms });
-  const registry = createRegistry(config, { ...providers, ...storage, ...core, peers, audit, log });
+  const registry = createRegistry(config, {
+    ...providers,
+    ...storage,
+    ...core,
+    ...declared,
+    issuerKeys,
+    peers,
+    audit,
+    log,
+  });
   const encryption = openEncryption({ ...storage, ...shared, core, audit, log });
   const { database, dataDir, keyring, vault, secrets, connections: records } = storage;
   const lifecycle = { ready: false };
@@ -119,10 +135,12 @@ export async function createBroker(config: Config, log: Logger) {
   await audit.start();
   encryption.worker.start();
   keyUses.start();
+  void registry.workloads.start();
 
   /** Call it after the last request. The parts finish what they have begun first. */
   const close = async () => {
     await encryption.worker.stop();
+    await issuerKeys.stop();
     await withDeadline(keyUses.stop(), processTimes.lastWordMs, clock);
     await audit.stop();
     // After the audit: it says which keys this replica's folder still needs, its entries included.
@@ -238,7 +256,10 @@ function openCore(parts: CoreParts): TokenCore {
 
 function createRegistry(
   config: Config,
-  parts: Providers & Storage & TokenCore & { peers: Peers; audit: Audit; log: Logger },
+  parts: Providers &
+    Storage &
+    TokenCore &
+    ReadWorkloads & { issuerKeys: IssuerKeys; peers: Peers; audit: Audit; log: Logger },
 ) {
   const { log, database, secrets } = parts;
   const connections = createConnectionService({
@@ -250,21 +271,36 @@ function createRegistry(
       ),
   });
   const keyTable = createApiKeys(database, parts.vault);
+  const workloadTable = createWorkloads(database, parts.vault);
+  const giverOf = createGiverOf({ keys: keyTable, workloads: workloadTable });
+  const ofCallers = { ...parts, giverOf, trustSeconds: config.keyTrustSeconds, clock };
   return {
     connections,
     keyTable,
     consent: createConsent(config, { ...parts, registry: connections }),
     recovery: createRestoredRowsService({ ...parts, keys: keyTable }),
     clients: createClientService(parts),
-    keys: createKeyService({
-      ...parts,
-      keys: keyTable,
-      adminKeys: secrets.adminKeys,
-      trustSeconds: config.keyTrustSeconds,
-      clock,
-      randomBytes,
+    keys: createKeyService({ ...ofCallers, keys: keyTable, adminKeys: secrets.adminKeys, randomBytes }),
+    workloads: createWorkloadService({
+      ...ofCallers,
+      workloads: workloadTable,
+      onRefused: (why) => log.debug({ refused: why }, "a token of a workload was refused"),
     }),
   };
+}
+
+/** The public keys of workloads' issuers. */
+function openIssuerKeys({ readDocument }: Providers, log: Pick<Logger, "warn" | "info">): IssuerKeys {
+  return createIssuerKeys({
+    fetchDocument: readDocument,
+    clock,
+    onTrouble: ({ issuer, detail }) =>
+      log.warn(
+        { issuer, said: detail },
+        "the keys of an issuer of workloads cannot be fetched; those that were fetched before count on",
+      ),
+    onWell: (issuer) => log.info({ issuer }, "the keys of an issuer of workloads are fetched again"),
+  });
 }
 
 type ConsentNeeds = Providers & Storage & TokenCore & { registry: ConnectionService; audit: Audit };

@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { type Static, type TSchema, Type } from "typebox";
 import { Value } from "typebox/value";
 import { StartupError, whyNotOnDisk } from "./errors.ts";
+import { looksLikeJwt } from "./jwt-form.ts";
 import { parseNetworks } from "./providers/http/egress.ts";
 import { type ProxySettings, readProxies } from "./providers/http/outbound-proxy.ts";
 import { addedBy, type EnvFile, isOfKubernetes, readEnvFile } from "./start/env-file.ts";
@@ -49,6 +50,7 @@ export const environmentSchema = Type.Object({
   DATA_DIR: Type.String({ default: "./data", minLength: 1, allowed: "a folder" }),
   PROVIDERS_DIR: Type.Optional(Type.String({ minLength: 1, allowed: "a folder" })),
   PROVIDER_NETWORKS: Type.Optional(Type.String()),
+  WORKLOADS_FILE: Type.Optional(Type.String({ minLength: 1, allowed: "a file" })),
   HTTPS_PROXY: Type.Optional(Type.String({ ...secret })),
   HTTP_PROXY: Type.Optional(Type.String({ ...secret })),
   NO_PROXY: Type.Optional(Type.String()),
@@ -129,6 +131,7 @@ export type Config = Readonly<{
   providersDir: string | null;
   /** CIDR ranges. */
   providerNetworks: readonly string[];
+  workloadsFile: string | null;
   /** The way out to providers. The URLs may hold a password. */
   proxy: Readonly<ProxySettings>;
   sandbox: boolean;
@@ -207,10 +210,11 @@ function parseValues(values: Values, { tried, faults }: Trying): Config {
     redisUrl: tried("REDIS_URL", () => parseRedisUrl(values.REDIS_URL)),
     encryptionKeys,
     encryptionKeysCommand,
-    adminKeys: values.ADMIN_KEY?.split(",") ?? [],
+    adminKeys: tried("ADMIN_KEY", () => parseAdminKeys(values.ADMIN_KEY)),
     dataDir: resolve(values.DATA_DIR),
     providersDir: values.PROVIDERS_DIR === undefined ? null : resolve(values.PROVIDERS_DIR),
     providerNetworks: tried("PROVIDER_NETWORKS", () => parseCidrs(values.PROVIDER_NETWORKS)),
+    workloadsFile: values.WORKLOADS_FILE === undefined ? null : resolve(values.WORKLOADS_FILE),
     proxy: tried("HTTPS_PROXY", () => checkProxies(values)),
     sandbox: values.SANDBOX ?? databaseUrl === null,
     logLevel: String(values.LOG_LEVEL),
@@ -320,6 +324,17 @@ export function parseKeyring(text: string): EncryptionKeySetting[] {
   if (keys.length === 0) fail("ENCRYPTION_KEYS", "must hold at least one id:base64(32 bytes)");
   const twice = keys.find((key, index) => keys.findIndex((other) => other.id === key.id) !== index);
   if (twice) fail("ENCRYPTION_KEYS", `names the key "${twice.id}" twice`);
+  return keys;
+}
+
+function parseAdminKeys(text: string | undefined): string[] {
+  const keys = splitList(text);
+  if (keys.some(looksLikeJwt)) {
+    fail(
+      "ADMIN_KEY",
+      "has the form of a JWT, which only workloads show: make another, such as with openssl rand -hex 32",
+    );
+  }
   return keys;
 }
 

@@ -24,6 +24,7 @@ export const errorCodes = [
   "provider_unavailable",
   "refresh_in_progress",
   "storage_unavailable",
+  "issuer_unavailable",
   "encryption_key_missing",
   "unreadable_secret",
   "internal_error",

@@ -1,3 +1,5 @@
+import type { Labels } from "./labels.ts";
+
 /** The columns of a connection that people set. Those that the core changes, such as tokens and status, are sealed or decide nothing. */
 export type ProvenConnection = {
   id: string;
@@ -9,7 +11,7 @@ export type ProvenConnection = {
   grant: string;
   scopes: readonly string[];
   inputs: Readonly<Record<string, string>>;
-  labels: Readonly<Record<string, string>>;
+  labels: Labels;
   status: string;
   credentialsRevision: number;
 };
@@ -32,9 +34,28 @@ export type ProvenKey = {
   secretHash: Uint8Array;
   abilities: readonly string[];
   connections: readonly string[];
-  labels: Readonly<Record<string, string>>;
+  labels: Labels;
   expiresAt: Date | null;
   revokedAt: Date | null;
+  createdAt: Date;
+};
+
+export type ProvenWorkload = {
+  id: string;
+  name: string;
+  issuer: string;
+  jwks: string | null;
+  jwksUri: string | null;
+  ca: string | null;
+  networks: readonly string[];
+  audience: string;
+  algorithms: readonly string[];
+  match: string;
+  abilities: readonly string[];
+  connections: readonly string[];
+  labels: Labels;
+  expiresAt: Date | null;
+  deletedAt: Date | null;
   createdAt: Date;
 };
 
@@ -85,6 +106,7 @@ export type RowProofs = {
   connections: Proofs<ProvenConnection>;
   clients: Proofs<ProvenClient>;
   keys: Proofs<ProvenKey>;
+  workloads: Proofs<ProvenWorkload>;
   links: Proofs<ProvenLink>;
   unconfirmedGrants: Proofs<ProvenUnconfirmedGrant>;
 };

@@ -211,6 +211,19 @@ export const callerTimes = durations({
   clockDriftMs: 1000,
   /** How often an answer that takes long says how far it is. */
   progressMs: 1000,
+  /** How often the public keys of a workload's issuer are fetched, and, while that fails, after what time again: 1, 2, 4 … 60 s. */
+  issuerKeysMs: 900_000,
+  issuerRetryFirstMs: 1000,
+  issuerRetryMaxMs: 60_000,
+  /** How often it is seen whether a fetch is due. */
+  issuerLookMs: 1000,
+  /** A token that names an unknown key has the keys fetched at most so often. */
+  unknownKeyMs: 60_000,
+  /** The whole request for the keys of an issuer. */
+  issuerCallMs: 10_000,
+  /** By how much the clock of an issuer may differ, and the longest life of a workload's token. */
+  tokenLeewaySeconds: 60,
+  tokenLifeSeconds: 86_400,
   /** How often it is written when keys were used last. */
   keyUseMs: 60_000,
   /** When to come again with what is sealed with a key that this replica lacks. */

@@ -8,7 +8,7 @@ export type Actor = { kind: "key" | "workload" | "person" | "link" | "system"; i
 
 /** What it was done to. */
 export type AuditTarget = {
-  kind: "connection" | "client" | "key" | "link" | "provider" | "encryption" | "audit" | "system";
+  kind: "connection" | "client" | "key" | "workload" | "link" | "provider" | "encryption" | "audit" | "system";
   name: string | null;
 };
 
@@ -17,6 +17,7 @@ export const targetKinds = [
   "connection",
   "client",
   "key",
+  "workload",
   "link",
   "provider",
   "encryption",
@@ -46,6 +47,8 @@ export const auditActions = {
   "clients.delete": "a client was deleted",
   "keys.create": "an API key was made",
   "keys.revoke": "an API key was revoked",
+  "workloads.create": "a workload was declared",
+  "workloads.delete": "a workload was deleted",
   "recovery.confirm": "suspended connections were released or ended after a database was restored",
   "encryption.rotate": "values were sealed anew with the first encryption key",
   "encryption.forget": "an encryption key was given up",

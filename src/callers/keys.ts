@@ -9,6 +9,7 @@ import type { PageRequest } from "../store/connections.ts";
 import { createReadCache } from "../store/read-cache.ts";
 import { callerTimes } from "../time.ts";
 import type { Peers } from "../services/peers.ts";
+import type { GiverOf } from "./givers.ts";
 import { boundsOf, bootstrapKeyId, type Principal, requireMayGive } from "./principal.ts";
 
 type NewKey = { name: string; abilities: Ability[]; connections: string[]; labels: Labels; expiresAt: Date | null };
@@ -22,6 +23,7 @@ type Options = {
   /** How long a key that was verified stays good while Postgres is away. */
   trustSeconds: number;
   peers: Pick<Peers, "tell" | "listen" | "uses">;
+  giverOf: GiverOf;
   clock: Clock;
   nowMs: () => number;
   randomBytes: (size: number) => Uint8Array;
@@ -38,7 +40,7 @@ const bootstrap: Principal = {
 };
 
 export function createKeyService(options: Options) {
-  const { keys, adminKeys, trustSeconds, peers, clock, nowMs, randomBytes } = options;
+  const { keys, adminKeys, trustSeconds, peers, giverOf, clock, nowMs, randomBytes } = options;
   const adminHashes = adminKeys.map(hashKey);
   /** Keys whose end this replica has learnt of, with the hash of the secret if it knew the key. For times without Postgres. */
   const revoked = new LRUCache<string, Uint8Array>({ maxSize: maxKeys, sizeCalculation: () => 1 });
@@ -115,9 +117,8 @@ export function createKeyService(options: Options) {
     async create(giver: Principal, { name, ...gift }: NewKey): Promise<{ row: ApiKeyRow; key: string }> {
       requireMayGive(giver, gift);
       const { id, key } = makeApiKey(randomBytes);
-      const by = giver.callerId === bootstrapKeyId ? null : giver.callerId;
-      const row = await keys.insert({ id, name, ...gift, secretHash: hashKey(key) }, by);
-      if (row === null) throw unauthenticated("The key has been revoked, or has expired.");
+      const row = await keys.insert({ id, name, ...gift, secretHash: hashKey(key) }, giverOf(giver));
+      if (row === null) throw unauthenticated("The key or workload that asks for it has ended.");
       return { row, key };
     },
 
@@ -139,7 +140,7 @@ export function createKeyService(options: Options) {
 }
 
 /** The larger of what has passed by the two clocks: a suspended machine stops the monotonic clock, and somebody may set the wall clock back. */
-function passedMs(clock: Clock): () => number {
+export function passedMs(clock: Clock): () => number {
   const [monotonicMs, wallMs] = [clock.monotonicMs(), clock.wallMs()];
   let passed = 0;
   return () => (passed = Math.max(passed, clock.monotonicMs() - monotonicMs, clock.wallMs() - wallMs));

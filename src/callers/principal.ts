@@ -17,6 +17,8 @@ export type Principal = {
   labels: Labels;
   /** When the key or the workload's token ends; null: never. */
   expiresAt: Date | null;
+  /** Of a workload that was declared by the API: the id of its row. */
+  declaration?: string;
 };
 
 /** The id of the bootstrap key (`ADMIN_KEY`). The id of every other key is longer. */
@@ -170,11 +172,11 @@ export function likePatterns({ connections }: Pick<Principal, "connections">): s
 
 /** Whether one of the patterns covers a name, or all names that another pattern covers. */
 function isCovered(nameOrPattern: string, patterns: readonly string[]): boolean {
-  return patterns.some((pattern) => matches(pattern, nameOrPattern));
+  return patterns.some((pattern) => matchesStars(pattern, nameOrPattern));
 }
 
-/** Looks for the parts between stars, one after the other, from the left. */
-function matches(pattern: string, name: string): boolean {
+/** Whether a pattern fits a whole text, `*` standing for any characters. Looks for the parts between stars, one after the other, from the left. */
+export function matchesStars(pattern: string, name: string): boolean {
   const [first = "", ...rest] = pattern.split("*");
   if (rest.length === 0) return name === pattern;
   if (!name.startsWith(first)) return false;

@@ -3,9 +3,9 @@ import { LRUCache } from "lru-cache";
 import type { Proofs } from "./leases.ts";
 import type { RedisClient } from "./redis.ts";
 
-/** A revoked key, or a deleted or disabled connection: replicas that have it in memory must not serve it any more. */
+/** A revoked key, a deleted workload, or a deleted or disabled connection: replicas that have it in memory must not serve it any more. */
 export type End = {
-  kind: "key" | "connection";
+  kind: "key" | "workload" | "connection";
   id: string;
   /** A time after it was committed, by Postgres's clock, in milliseconds since 1970. */
   atMs: number;
@@ -152,5 +152,5 @@ function parseMessage(text: string): { message: EndMessage | Confirmation; proof
 
 function isEnd(value: unknown): value is End {
   const { kind, id, atMs } = (value ?? {}) as Record<string, unknown>;
-  return (kind === "key" || kind === "connection") && typeof id === "string" && typeof atMs === "number";
+  return ["key", "workload", "connection"].includes(String(kind)) && typeof id === "string" && typeof atMs === "number";
 }

@@ -76,6 +76,7 @@ export function createResealing(keyring: Keyring, vault: places.TokenVault): Res
         to.mac(vault.clients, client);
       },
       api_keys: (key, to) => to.mac(vault.keys, key),
+      workloads: (workload, to) => to.mac(vault.workloads, workload),
       consent_links: (link, to) => to.mac(vault.links, link),
       held_grants(held, to) {
         to.record("record_sealed", held.record, held);

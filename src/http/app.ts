@@ -24,6 +24,7 @@ import { keyRoutes, type KeyRoutesOptions } from "./routes/keys.ts";
 import { providerRoutes, type ProviderRoutesOptions } from "./routes/providers.ts";
 import { recoveryRoutes, type RecoveryRoutesOptions } from "./routes/recovery.ts";
 import { tokenRoutes, type TokenRoutesOptions } from "./routes/tokens.ts";
+import { workloadRoutes, type WorkloadRoutesOptions } from "./routes/workloads.ts";
 import type { ApiScope } from "./schemas.ts";
 import { installSchemas, refuseControlCharacters, refuseUnknownFields } from "./validation.ts";
 
@@ -36,6 +37,7 @@ export type AppParts = TokenRoutesOptions &
   ClientRoutesOptions &
   ProviderRoutesOptions &
   KeyRoutesOptions &
+  WorkloadRoutesOptions &
   RecoveryRoutesOptions &
   EncryptionRoutesOptions &
   AuditRoutesOptions &
@@ -91,6 +93,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
     await clientRoutes(scope, parts);
     await providerRoutes(scope, parts);
     await keyRoutes(scope, parts);
+    await workloadRoutes(scope, parts);
     await recoveryRoutes(scope, parts);
     await encryptionRoutes(scope, parts);
     await auditReadingRoutes(scope, parts);

@@ -1,6 +1,8 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { BrokerError } from "../errors.ts";
 import type { KeyService } from "../callers/keys.ts";
+import type { WorkloadService } from "../callers/workloads.ts";
+import { looksLikeJwt } from "../jwt-form.ts";
 import type { Principal } from "../callers/principal.ts";
 import type { Ability } from "../store/api-keys.ts";
 import { type MinuteLimit, networkOf } from "./limits.ts";
@@ -17,14 +19,19 @@ export const wrongKeysPerMinute = 10;
 /** Makes every route of a scope need a key that has the ability. */
 export type RequireAbility = (scope: FastifyInstance, ability: Ability) => void;
 
-type AuthenticationParts = { keys: Pick<KeyService, "authenticate">; wrongKeys: MinuteLimit; onRefused: () => void };
+type AuthenticationParts = {
+  keys: Pick<KeyService, "authenticate">;
+  workloads: Pick<WorkloadService, "authenticate">;
+  wrongKeys: MinuteLimit;
+  onRefused: () => void;
+};
 
 /** `wrongKeys` counts for all scopes of the app; `onRefused` is called for each request without a key that counts. */
-export function createRequireAbility({ keys, wrongKeys, onRefused }: AuthenticationParts): RequireAbility {
+export function createRequireAbility(parts: AuthenticationParts): RequireAbility {
   return (scope, ability) => {
     scope.decorateRequest("principal", null);
     scope.addHook("onRequest", async (request) => {
-      request.principal = await authenticate(request, { keys, wrongKeys, onRefused });
+      request.principal = await authenticate(request, parts);
       if (request.principal.abilities.includes(ability)) return;
       throw new BrokerError("forbidden", `This route needs a key with the ability "${ability}".`);
     });
@@ -37,17 +44,18 @@ export function principalOf({ principal }: FastifyRequest): Principal {
   return principal;
 }
 
-/** Bearer tokens as in RFC 6750, section 2.1; the scheme's name in any case (RFC 9110, section 11.1). */
+/** A key, or the token of a workload. Bearer tokens as in RFC 6750, section 2.1; the scheme's name in any case (RFC 9110, section 11.1). */
 async function authenticate(
   request: FastifyRequest,
-  { keys, wrongKeys, onRefused }: AuthenticationParts,
+  { keys, workloads, wrongKeys, onRefused }: AuthenticationParts,
 ): Promise<Principal> {
   try {
-    const [, key] = /^bearer +(\S+) *$/i.exec(request.headers.authorization ?? "") ?? [];
-    if (key === undefined) {
+    const [, bearer] = /^bearer +(\S+) *$/i.exec(request.headers.authorization ?? "") ?? [];
+    if (bearer === undefined) {
       throw new BrokerError("unauthenticated", "Send a key of this broker: Authorization: Bearer <key>.");
     }
-    return await keys.authenticate(key, { sparing: wrongKeys.isSpent(networkOf(request.ip)) });
+    if (looksLikeJwt(bearer)) return await workloads.authenticate(bearer);
+    return await keys.authenticate(bearer, { sparing: wrongKeys.isSpent(networkOf(request.ip)) });
   } catch (error) {
     if (error instanceof BrokerError && error.code === "unauthenticated") {
       onRefused();

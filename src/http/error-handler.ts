@@ -207,6 +207,7 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   provider_unavailable: 503,
   refresh_in_progress: 503,
   storage_unavailable: 503,
+  issuer_unavailable: 503,
   encryption_key_missing: 503,
 };
 

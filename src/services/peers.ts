@@ -6,7 +6,7 @@ import type { EndedId, OtherReplica, Replicas, ToldKeys } from "../store/replica
 import { replicaTimes } from "../time.ts";
 
 /**
- * How replicas learn of each other's ends: revoked keys, and deleted or disabled connections, which none of them may serve from memory. Each
+ * How replicas learn of each other's ends: revoked keys, deleted workloads, and deleted or disabled connections, which none of them may serve from memory. Each
  * replica asks Postgres for ends once a second, so this works without Redis. With Redis, an end is sent at once, and stored for replicas that
  * have no Postgres: they ask Redis every 4 s.
  */
@@ -80,7 +80,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
   /** The newest end of each key or connection that was sent from here, in milliseconds by Postgres's clock. */
   const toldMs = new LRUCache<string, number>({ maxSize: maxRemembered, sizeCalculation: () => 1 });
   const seenInPostgres = new Set<string>();
-  const used = { key: new Set<string>(), connection: new Set<string>() };
+  const used = { key: new Set<string>(), workload: new Set<string>(), connection: new Set<string>() };
   let heardAt: Date | null = null;
   let others = 0;
   let isAway = false;
@@ -114,7 +114,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
   };
 
   const askElsewhere = async (): Promise<void> => {
-    for (const kind of ["key", "connection"] as const) {
+    for (const kind of ["key", "workload", "connection"] as const) {
       const ids = [...used[kind]];
       used[kind].clear();
       for (const end of await ends.find(kind, ids)) hear(end);

@@ -13,6 +13,8 @@ import { createFileSpool, createRedisSpool, type SpoolEntry, type SpoolPlace } f
 import { keyIdsInSpool } from "../encryption/current-key.ts";
 import { createResealing } from "../encryption/resealing.ts";
 import { StartupError, UnreadableSecretError, whyNotOnDisk } from "../errors.ts";
+import { AnswerRoom } from "../providers/http/answer-room.ts";
+import { createDocumentReader } from "../providers/http/document.ts";
 import { createEgress, parseNetworks } from "../providers/http/egress.ts";
 import { readProxies } from "../providers/http/outbound-proxy.ts";
 import { type Catalog, loadCatalog, passedOverIn } from "../providers/load/catalog.ts";
@@ -37,7 +39,7 @@ import { createRotations } from "../store/rotations.ts";
 import { createSealedRows } from "../store/sealed-rows.ts";
 import { createTokenStatements } from "../store/token-statements.ts";
 import { createOutage } from "../telemetry/outage.ts";
-import { processTimes } from "../time.ts";
+import { callerTimes, processTimes } from "../time.ts";
 import type { Alarms } from "../tokens/core.ts";
 import { createFormatMemory, ensureSealedFormat } from "../upgrade.ts";
 import { createKeyList, createKeyring } from "../vault/keyring.ts";
@@ -70,8 +72,9 @@ export function openProviders(config: Config, log: Pick<Logger, "info" | "warn">
   const onUntold = ({ provider, host, detail }: Untold) =>
     log.info({ provider, host, said: detail }, "a request failed, and callers are not told how");
   const oauth = createOAuthClient({ egress, onUntold });
+  const readDocument = createDocumentReader({ egress, room: new AnswerRoom(), totalMs: callerTimes.issuerCallMs });
   const redirectUri = (provider: string) => redirectUriOf(config.publicUrl, { provider, client: null });
-  return { catalog, oauth, discovery: createDiscovery({ oauth, clock }), redirectUri, sandboxAddress };
+  return { catalog, oauth, discovery: createDiscovery({ oauth, clock }), redirectUri, sandboxAddress, readDocument };
 }
 
 function warnOfFolder(folder: string, { count }: Pick<Catalog, "count">, log: Pick<Logger, "warn">): void {

@@ -5,6 +5,7 @@ import { type Columns, selectList } from "./columns.ts";
 import type { Labels } from "../labels.ts";
 import type { PageRequest } from "./connections.ts";
 import type { Database } from "./database.ts";
+import { type FindGiver, type Giver, insertGiven } from "./giving.ts";
 import { type Bounds, carriesAll, json, liesWithin } from "./row-sql.ts";
 
 export const abilities = ["tokens", "connections", "admin"] as const;
@@ -97,27 +98,33 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
       return (await judged(rows)).length > 0;
     },
 
-    /** `giver`: the id of the key that makes it; null: the bootstrap key. Returns null if the giver has ended meanwhile. */
-    async insert(key: NewApiKey, giver: string | null): Promise<ApiKeyRow | null> {
+    /** The row of a key that gives rights; null: there is none. */
+    async giver(id: string): Promise<Giver | null> {
+      const [row] = await findMany([id]);
+      if (row?.isSilent) throw encryptionKeyMissing("this API key");
+      if (row === undefined || row.revokedAt !== null) return null;
+      return {
+        mac: row.mac,
+        standing: Sql.sql`SELECT 1 FROM api_keys WHERE id = ${id} AND mac = ${row.mac} AND revoked_at IS NULL
+          AND (expires_at IS NULL OR expires_at > clock_timestamp()) FOR SHARE`,
+      };
+    },
+
+    /** Null: the giver has ended meanwhile. */
+    async insert(key: NewApiKey, giver: FindGiver | null): Promise<ApiKeyRow | null> {
       const { id, name, secretHash, abilities: may, connections, labels, expiresAt } = key;
-      const [by] = giver === null ? [] : await findMany([giver]);
-      if (giver !== null && by === undefined) return null;
-      if (by?.isSilent) throw encryptionKeyMissing("this API key");
       const createdAt = await now();
       const mac = proofs.sign({ ...key, createdAt, revokedAt: null });
-      // FOR SHARE waits for a revocation that is under way; a later one finds the new key in the list.
-      const rows = await prisma.$queryRaw<ApiKeyRow[]>`
-        WITH giver AS (SELECT 1 FROM api_keys WHERE id = ${giver} AND mac = ${by?.mac ?? null} AND revoked_at IS NULL
-          AND (expires_at IS NULL OR expires_at > clock_timestamp()) FOR SHARE)
-        INSERT INTO api_keys AS k (id, name, secret_hash, abilities, connections, labels, expires_at, created_at, mac)
-        SELECT ${id}, ${name}, ${secretHash}, ${may}::text[], ${connections}::text[], ${json(labels)}, ${expiresAt}::timestamptz,
-          ${createdAt}::timestamptz, ${mac}
-        WHERE ${giver}::text IS NULL OR EXISTS (SELECT 1 FROM giver) RETURNING ${keyColumns}`;
-      if (rows[0] !== undefined || giver === null) return rows[0] ?? null;
-      // A rotation of encryption keys may have signed the giver's row anew.
-      const [again] = await findMany([giver]);
-      if (again === undefined || again.revokedAt !== null || again.mac === by?.mac) return null;
-      return await this.insert(key, giver);
+      return await insertGiven(
+        giver,
+        async (isGiven) =>
+          await prisma.$queryRaw<ApiKeyRow[]>`
+          INSERT INTO api_keys AS k (id, name, secret_hash, abilities, connections, labels, expires_at, created_at, mac)
+          SELECT ${id}, ${name}, ${secretHash}, ${may}::text[], ${connections}::text[], ${json(labels)},
+            ${expiresAt}::timestamptz,
+            ${createdAt}::timestamptz, ${mac}
+          WHERE ${isGiven} RETURNING ${keyColumns}`,
+      );
     },
 
     /** Notes when keys were used last, all in one statement. A time never goes back. */

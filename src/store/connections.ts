@@ -245,7 +245,7 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
       return rows[0] ?? null;
     },
 
-    /** Those of the names of labels to which a caller is bound: a key that has neither been revoked nor expired. */
+    /** Those of the names of labels to which a caller is bound: a key or workload that has not ended. Those of WORKLOADS_FILE are not here. */
     async bindingLabels(names: readonly string[]): Promise<string[]> {
       return (await prisma.$queryRaw<{ name: string }[]>`${bindingLabels(names)}`).map(({ name }) => name);
     },
@@ -316,7 +316,9 @@ function unchanged(client: ClientRow | null): Sql.Sql {
 
 const bindingLabels = (names: readonly string[]) => Sql.sql`SELECT l.name FROM unnest(${[...names]}::text[]) l(name)
   WHERE EXISTS (SELECT 1 FROM api_keys k WHERE k.labels ? l.name AND k.revoked_at IS NULL
-    AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()))`;
+    AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()))
+  OR EXISTS (SELECT 1 FROM workloads w WHERE w.labels ? l.name AND w.deleted_at IS NULL
+    AND (w.expires_at IS NULL OR w.expires_at > clock_timestamp()))`;
 
 const holder = (id: string) => Sql.sql`SELECT 1 FROM connections c
   WHERE (c.id = ${id}::uuid OR c.parent_id = ${id}::uuid) AND ${hasOrAwaitsSecrets}`;

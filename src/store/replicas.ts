@@ -6,7 +6,7 @@ import { migrationLock } from "./migrate.ts";
 import { seconds } from "./row-sql.ts";
 
 /** A key or a connection that the caches of other replicas may still have. */
-export type EndedId = { kind: "key" | "connection"; id: string };
+export type EndedId = { kind: "key" | "workload" | "connection"; id: string };
 
 /** Another process on this database. */
 export type OtherReplica = {
@@ -114,7 +114,8 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
       const from = new Date(since.getTime() - replicaTimes.commitSeconds * 1000);
       return await prisma.$queryRaw<EndedId[]>`
         SELECT 'connection' AS kind, connection_id::text AS id FROM tombstones WHERE deleted_at > ${from}::timestamptz
-        UNION ALL SELECT 'key' AS kind, id FROM api_keys WHERE revoked_at > ${from}::timestamptz`;
+        UNION ALL SELECT 'key' AS kind, id FROM api_keys WHERE revoked_at > ${from}::timestamptz
+        UNION ALL SELECT 'workload' AS kind, id::text AS id FROM workloads WHERE deleted_at > ${from}::timestamptz`;
     },
 
     /** Replicas that were seen within so many seconds and have not stopped in order. */

@@ -6,6 +6,7 @@ import { type Columns, selectList } from "./columns.ts";
 import { type ConsentLinkRow, linkColumns } from "./consents.ts";
 import type { Database } from "./database.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
+import { workloadColumns, type WorkloadRow } from "./workloads.ts";
 
 /** An answer that is not in its row yet. */
 type KeptAnswer = { connectionId: string; generation: number; answer: Uint8Array };
@@ -76,6 +77,12 @@ const sealedTables = {
     alias: Sql.raw("k"),
     idType: Sql.raw("text"),
     columns: keyColumns,
+    seals: [],
+    mac: ({ mac }) => mac,
+  }),
+  workloads: table<WorkloadRow>("workloads", {
+    alias: Sql.raw("w"),
+    columns: workloadColumns,
     seals: [],
     mac: ({ mac }) => mac,
   }),

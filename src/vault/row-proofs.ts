@@ -93,6 +93,15 @@ export function createRowProofs(
         ...(textsOf(labels).length === 0 ? [] : [{ labels: textsOf(labels) }]),
       ],
     ),
+    workloads: proofs(
+      "workloads",
+      ({ id }) => id,
+      ({ id, name, issuer, jwks, jwksUri, ca, networks, audience, algorithms, match, ...row }) => [
+        { id, name, issuer, jwks, jwksUri, ca, networks, audience, algorithms, match },
+        { abilities: row.abilities, connections: row.connections, labels: textsOf(row.labels) },
+        { expiresAt: row.expiresAt, deletedAt: row.deletedAt, createdAt: row.createdAt },
+      ],
+    ),
     links: proofs(
       "consent_links",
       ({ id }) => id,

@@ -97,7 +97,10 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
     const revoke = async (session: Prisma) =>
       await session.$executeRaw`UPDATE api_keys SET revoked_at = now() WHERE id = ${giver}`;
     expect(
-      await decideDuring(revoke, async () => await stage.keys.insert({ ...key, id: randomUUID() }, giver)),
+      await decideDuring(
+        revoke,
+        async () => await stage.keys.insert({ ...key, id: randomUUID() }, async () => await stage.keys.giver(giver)),
+      ),
     ).toBeNull();
   });
 

@@ -303,6 +303,7 @@ const passing = new Set([
   "timeout",
   "unexpected_answer",
   "storage_unavailable",
+  "issuer_unavailable",
   "encryption_key_missing",
   "rate_limited",
 ]);

@@ -16,6 +16,8 @@ export type HttpRequest = {
   readonly body?: string;
   /** A certificate and its key as PEM, to authenticate the connection with (RFC 8705, section 2). */
   readonly tls?: string;
+  /** Certificates (PEM) of the authorities that may vouch for the server, in place of the usual ones. */
+  readonly ca?: string;
   /** Every secret in the request, to be kept out of error texts. */
   readonly secrets: readonly string[];
 };
@@ -102,6 +104,7 @@ async function write(
     const { socket, origin, prefix, headers } = await openConnection(route, {
       signal: ending.signal,
       certificate: request.tls,
+      ca: request.ca,
     });
     clearTimeout(late);
     const answers = new InterimFilter(socket);

@@ -18,16 +18,18 @@ type Connection = {
 /**
  * Opens a connection, through the route's proxy if it has one. Nothing of the request is written before this resolves, so every error means
  * "not sent". When `signal` is aborted, also later, everything that was opened is closed.
- * @param options `certificate`: PEM of a client certificate and its key, for the provider alone
+ * @param options `certificate`: PEM of a client certificate and its key, for the provider alone. `ca`: PEM of the authorities that may
+ * vouch for the provider, in place of the usual ones; a proxy is checked with the usual ones
  * @throws ProxyError, BlockedAddressError, errors of Node, and the signal's reason
  */
 export async function openConnection(
   route: Route,
-  { signal, certificate }: { signal: AbortSignal; certificate: string | undefined },
+  { signal, certificate, ca }: { signal: AbortSignal; certificate: string | undefined; ca?: string | undefined },
 ): Promise<Connection> {
   signal.throwIfAborted();
   const { url, host, port, lookup, proxy } = route;
-  const pem = certificate === undefined ? {} : { cert: certificate, key: certificate };
+  const own = certificate === undefined ? {} : { cert: certificate, key: certificate };
+  const pem = { ...own, ...(ca !== undefined && { ca }) };
   const secured = async (socket: net.Socket) =>
     url.protocol === "https:" ? await secure(socket, { host, signal, pem }) : socket;
   const plain = { origin: url.origin, prefix: "", headers: {} };
@@ -70,7 +72,7 @@ async function openTcp(options: {
 
 async function secure(
   socket: net.Socket,
-  options: { host: string; signal: AbortSignal; pem?: { cert?: string; key?: string } },
+  options: { host: string; signal: AbortSignal; pem?: { cert?: string; key?: string; ca?: string } },
 ): Promise<tls.TLSSocket> {
   const { host, signal, pem = {} } = options;
   const servername = net.isIP(host) === 0 ? host : "";

@@ -1,5 +1,6 @@
 import { validateHeaderName } from "node:http";
 import type net from "node:net";
+import type { TObject } from "typebox";
 import { Value } from "typebox/value";
 import { nearest } from "../../text.ts";
 import type { ProviderDefinition, StatedAnswer } from "../format/definition.ts";
@@ -187,17 +188,23 @@ type ShapeError = ReturnType<typeof Value.Errors>[number];
 /** Whether a parsed file has the shape of a provider file: known settings only, each of its type. */
 export function checkShape(value: Record<string, unknown>): { file: ProviderFile } | { problems: Problem[] } {
   if (Value.Check(providerFileSchema, value)) return { file: value };
-  const known = Object.keys(providerFileSchema.properties);
+  return { problems: misfitsOf(providerFileSchema, value) };
+}
+
+/** Everything of a map that does not fit the schema of an object. */
+export function misfitsOf({ properties, required }: TObject, value: Record<string, unknown>): Problem[] {
+  const known = Object.keys(properties);
   const problems = Object.keys(value)
     .filter((key) => !known.includes(key))
     .map((key) => unknownSetting([], key, known));
-  if (!Object.hasOwn(value, "id")) problems.push({ path: [], text: "`id` is missing" });
-  // One top-level setting at a time, since the validator stops after a few errors.
-  for (const [key, schema] of Object.entries(providerFileSchema.properties)) {
+  const missing = (required ?? []).filter((key) => !Object.hasOwn(value, key));
+  problems.push(...missing.map((key) => ({ path: [], text: `\`${key}\` is missing` })));
+  // One setting at a time, since the validator stops after a few errors.
+  for (const [key, schema] of Object.entries(properties)) {
     if (!Object.hasOwn(value, key)) continue;
     for (const error of Value.Errors(schema, value[key])) problems.push(...toProblems(error, key, schema));
   }
-  return { problems };
+  return problems;
 }
 
 function toProblems(error: ShapeError, key: string, schema: object): Problem[] {

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { type Document, type ErrorCode, isMap, isScalar, isSeq, LineCounter, parseDocument, visit } from "yaml";
 
-/** A fault in a provider file: where in it (keys and indices from the top), and what was expected. */
+/** A fault in a file: where in it (keys and indices from the top), and what was expected. */
 export type Problem = { path: readonly string[]; text: string };
 
 /** A parsed file that knows the line of each value. */
@@ -16,8 +16,14 @@ export type YamlSource = {
 
 const longestFileBytes = 256 * 1024;
 
-/** Reads and parses a file; or every reason why that cannot be done, each with its line and column. */
-export function readYaml(file: string): { source: YamlSource } | { problems: string[] } {
+/**
+ * Reads and parses a file; or every reason why that cannot be done, each with its line and column. `expected`: what a file of its kind
+ * holds, and how it may begin.
+ */
+export function readYaml(
+  file: string,
+  expected = { what: "a provider definition", example: "id: example" },
+): { source: YamlSource } | { problems: string[] } {
   const text = readText(file);
   if (typeof text !== "string") return text;
   const lines = new LineCounter();
@@ -43,10 +49,10 @@ export function readYaml(file: string): { source: YamlSource } | { problems: str
     return { problems: [...byLine.values()] };
   }
   if (document.contents === null) {
-    return { problems: [`${file}:1:1: the file is empty; a provider definition was expected`] };
+    return { problems: [`${file}:1:1: the file is empty; ${expected.what} was expected`] };
   }
   if (!isMap(document.contents)) {
-    return { problems: [`${file}:1:1: a map of settings was expected, such as "id: example"`] };
+    return { problems: [`${file}:1:1: a map of settings was expected, such as "${expected.example}"`] };
   }
   const value: Record<string, unknown> = document.toJS();
   return {

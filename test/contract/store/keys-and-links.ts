@@ -41,7 +41,8 @@ export function keys(stage: () => StoreStage): void {
     const id = randomUUID();
     const bounds = { connections: ["acme-*"], labels: {}, expiresAt: new Date("2030-01-01") };
     const fields = { id, name: "billing", ...bounds, ...changes };
-    return await stage().keys.insert({ ...fields, abilities: ["tokens", "admin"], secretHash: hash(id) }, giver);
+    const find = giver === null ? null : async () => await stage().keys.giver(giver);
+    return await stage().keys.insert({ ...fields, abilities: ["tokens", "admin"], secretHash: hash(id) }, find);
   };
   const insert = async (changes: Partial<ApiKeyRow> & { giver?: string | null } = {}): Promise<ApiKeyRow> => {
     const row = await ask(changes);
@@ -177,7 +178,9 @@ export function keys(stage: () => StoreStage): void {
         (await here.working(Date.now(), { patterns: ["left-%"], labels: {} })).map((working) => working.id),
       ).toEqual([id]);
       const gift = { ...row, id: randomUUID(), secretHash: hash("gift") };
-      await expect(here.insert(gift, id)).rejects.toMatchObject({ code: "encryption_key_missing" });
+      await expect(here.insert(gift, async () => await here.giver(id))).rejects.toMatchObject({
+        code: "encryption_key_missing",
+      });
       // At the replicas that have the key, a row that somebody has changed does not count.
       await stage().query("UPDATE api_keys SET name = 'forged' WHERE id = $1 RETURNING 1 AS done", id);
       expect(await theirs.findMany([id])).toEqual([]);

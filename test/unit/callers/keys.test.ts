@@ -69,6 +69,7 @@ function serve() {
     adminKeys: [adminKey, nextAdminKey],
     trustSeconds: 3600,
     peers,
+    giverOf: () => null,
     clock,
     nowMs: () => clock.wallMs(),
     randomBytes,

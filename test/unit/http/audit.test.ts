@@ -42,8 +42,9 @@ async function serve(handle: () => Promise<void> = async () => {}) {
       throw new BrokerError("unauthenticated", "The key is unknown.");
     },
   };
+  const workloads = { authenticate: async () => principal };
   const wrongKeys = createMinuteLimit(2, { monotonicMs: () => 0 });
-  const requireAbility = createRequireAbility({ keys, wrongKeys, onRefused: () => audit.countRefused() });
+  const requireAbility = createRequireAbility({ keys, workloads, wrongKeys, onRefused: () => audit.countRefused() });
   /** What the audit had when the handler ran. */
   const seen: string[][] = [];
   const run = async () => {
