@@ -331,10 +331,9 @@ const changesUnderWay: Record<string, ChangeUnderWay> = {
     marker: "INSERT INTO api_keys",
     async change(on, { made: { keyId }, proofs }) {
       const made = { id: "made", name: "n", secretHash: noSecret, abilities: ["tokens" as const] };
-      const given = await createApiKeys(on, proofs).insert(
-        { ...made, connections: ["*"], labels: {}, expiresAt: null },
-        keyId,
-      );
+      const keys = createApiKeys(on, proofs);
+      const gift = { ...made, connections: ["*"], labels: {}, expiresAt: null };
+      const given = await keys.insert(gift, async () => await keys.giver(keyId));
       expect(given).toMatchObject(made);
     },
   },
