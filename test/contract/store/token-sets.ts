@@ -54,6 +54,17 @@ async function disable(stage: StoreStage, { id }: TokenRow, disabled: boolean) {
   return await stage.connections.update(await stage.row(id), { disabled }, freely);
 }
 
+/** One more refresh, and what the history says then: types, newest last, without those of the connecting, and the newest line. */
+async function refreshOnce(stage: StoreStage, { id }: Pick<TokenRow, "id">) {
+  const { generation } = await stage.row(id);
+  const key = { connectionId: id, generation, attemptId: randomUUID() };
+  const statuses = ["connected"] as const;
+  await stage.rows.takePermit({ ...key, leaseSeconds: 30, statuses, ifAbandoned, exclusive: true, takeover: null });
+  await stage.rows.commitRefresh(key, sealedGrant(), { generation: generation + 1, attempt: key.attemptId });
+  const [newest] = await stage.connections.events(id, { limit: 1, before: null, patterns: ["%"] });
+  return { types: (await stage.events(id)).slice(2), newest };
+}
+
 /** Every statement that stores a grant or ends one. For each of its guards there is a case that must not match. */
 export function tokenSets(stage: () => StoreStage): void {
   describe("a grant", () => {
@@ -94,30 +105,12 @@ export function tokenSets(stage: () => StoreStage): void {
       });
 
       describe("is counted in the newest line of the history", () => {
-        /** One more refresh, and what the history says then: types, newest last, and the newest line. */
-        const refresh = async (row: { id: string }) => {
-          const { generation } = await stage().row(row.id);
-          const key = { connectionId: row.id, generation, attemptId: randomUUID() };
-          const statuses = ["connected"] as const;
-          await stage().rows.takePermit({
-            ...key,
-            leaseSeconds: 30,
-            statuses,
-            ifAbandoned,
-            exclusive: true,
-            takeover: null,
-          });
-          await stage().rows.commitRefresh(key, sealedGrant(), { generation: generation + 1, attempt: key.attemptId });
-          const [newest] = await stage().connections.events(row.id, { limit: 1, before: null, patterns: ["%"] });
-          return { types: (await stage().events(row.id)).slice(2), newest };
-        };
-
         it("where that is a refresh of the same day", async () => {
           const row = await stage().connect();
-          const { newest: first } = await refresh(row);
+          const { newest: first } = await refreshOnce(stage(), row);
           expect(first?.detail).toMatchObject({ generation: 2 });
-          await refresh(row);
-          const { types, newest } = await refresh(row);
+          await refreshOnce(stage(), row);
+          const { types, newest } = await refreshOnce(stage(), row);
           expect(types).toEqual(["refreshed"]);
           expect(newest?.detail).toMatchObject({ generation: 4, count: 3, first: expect.any(String) });
           expect(Date.parse(String(newest?.detail["first"]))).toBeLessThanOrEqual(newest?.at.getTime() ?? 0);
@@ -125,14 +118,14 @@ export function tokenSets(stage: () => StoreStage): void {
 
         it("but not where something else came in between, nor on another day", async () => {
           const row = await stage().connect();
-          await refresh(row);
+          await refreshOnce(stage(), row);
           await stage().connections.addEvent(row.id, "consent_failed", {});
-          expect((await refresh(row)).types).toEqual(["refreshed", "consent_failed", "refreshed"]);
+          expect((await refreshOnce(stage(), row)).types).toEqual(["refreshed", "consent_failed", "refreshed"]);
           await stage().query(
             "UPDATE connection_events SET at = at - interval '1 day' WHERE connection_id = $1::uuid RETURNING 1 AS done",
             row.id,
           );
-          const { types, newest } = await refresh(row);
+          const { types, newest } = await refreshOnce(stage(), row);
           expect([types.length, newest?.detail]).toEqual([
             4,
             expect.not.objectContaining({ count: expect.anything() }),
@@ -141,14 +134,14 @@ export function tokenSets(stage: () => StoreStage): void {
 
         it("and no line that somebody has spoilt keeps a token set from being stored", async () => {
           const row = await stage().connect();
-          await refresh(row);
+          await refreshOnce(stage(), row);
           for (const detail of ['{"count": "many"}', '{"count": {}, "first": 7}', "[]", "7", "null"]) {
             await stage().query(
               "UPDATE connection_events SET detail = $2::jsonb WHERE connection_id = $1::uuid AND type = 'refreshed' RETURNING 1 AS done",
               row.id,
               detail,
             );
-            await refresh(row);
+            await refreshOnce(stage(), row);
           }
           expect((await stage().row(row.id)).generation).toBe(7);
         });
