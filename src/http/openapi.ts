@@ -38,6 +38,7 @@ export const openApi: FastifyDynamicSwaggerOptions = {
       { name: "clients", description: "OAuth clients (ability `admin`)" },
       { name: "providers", description: "Definitions in force (ability `admin`)" },
       { name: "keys", description: "API keys (ability `admin`)" },
+      { name: "workloads", description: "Callers that show a JWT of their platform (ability `admin`)" },
       { name: "audit", description: "Who did what (ability `admin`)" },
       { name: "recovery", description: "After a restored database (ability `admin`)" },
       { name: "encryption", description: "Encryption keys, and rotating them (ability `admin`)" },

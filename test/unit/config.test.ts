@@ -55,6 +55,7 @@ describe("what is not set has its default", () => {
       dataDir: resolve("data"),
       providersDir: null,
       providerNetworks: [],
+      workloadsFile: null,
       proxy: { httpsProxy: null, httpProxy: null, noProxy: null, proxyConnect: "by_address" },
       sandbox: true,
       logLevel: "info",

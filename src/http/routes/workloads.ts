@@ -32,17 +32,18 @@ const text = (longest: number, description: string, example?: string) =>
 
 const claimPattern = text(500, "What the claim must be; * stands for any characters but / and :");
 
-const jwksSchema = Type.Object(
+const jwksSchema = requestBody(
+  "Jwks",
+  {
+    description: "The issuer's public keys (RFC 7517, section 5), if nothing is to be fetched",
+    example: { keys: [{ kty: "EC", crv: "P-256", x: "f83OJ3D2xF1B", y: "x_FEzRu9m36H", kid: "k1" }] },
+  },
   {
     keys: Type.Array(Type.Record(Type.String(), Type.Unknown()), {
       minItems: 1,
       maxItems: 20,
       description: "Public keys, each a JWK",
     }),
-  },
-  {
-    additionalProperties: false,
-    description: "The issuer's public keys (RFC 7517, section 5), if nothing is to be fetched",
   },
 );
 
