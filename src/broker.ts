@@ -7,6 +7,8 @@ import { publicName } from "./text.ts";
 import { systemClock, withDeadline } from "./clock.ts";
 import { shareAnswer } from "./concurrency.ts";
 import type { Config } from "./config.ts";
+import { createCodeOutcomes } from "./consent/code-outcomes.ts";
+import { createCompletion } from "./consent/completion.ts";
 import { createCopiedCodes } from "./consent/copied-code.ts";
 import { createCodeAudit, createConsentAudit } from "./consent/audit.ts";
 import { createContextOf, createLinks } from "./consent/links.ts";
@@ -75,7 +77,7 @@ export async function createBroker(config: Config, log: Logger) {
   const peers = config.databaseUrl === null ? noPeers() : createPeers({ ...storage, ...shared, trustSeconds, clock });
   const audit = openAudit(config, { ...storage, ...shared, log });
   const issuerKeys = openIssuerKeys(providers, log);
-  const core = openCore({ ...providers, ...storage, ...shared, peers, audit, log, metrics, alarms });
+  const core = openCore(config, { ...providers, ...storage, ...shared, peers, audit, log, metrics, alarms });
   const registry = createRegistry(config, {
     ...providers,
     ...storage,
@@ -225,7 +227,7 @@ type CoreParts = Providers &
   Storage &
   Shared & { peers: Peers; audit: Audit; log: Logger; metrics: Metrics; alarms: Alarms };
 
-function openCore(parts: CoreParts): TokenCore {
+function openCore({ consentCompletion: completion }: Config, parts: CoreParts): TokenCore {
   const { peers, log, metrics, alarms } = parts;
   const meanwhile = "The answers are in memory, and in Redis if there is one";
   const disk = createOutage({ log, monotonicMs: () => clock.monotonicMs(), name: "DATA_DIR", meanwhile });
@@ -233,6 +235,7 @@ function openCore(parts: CoreParts): TokenCore {
     ...parts,
     isAlone: () => peers.isAlone(),
     audited: createCodeAudit(parts),
+    completion,
     onServed: (connectionId) => peers.uses("connection", connectionId),
     clock,
     random: Math.random,
@@ -310,11 +313,13 @@ function createConsent(config: Config, parts: ConsentNeeds) {
   const { database, keyring, vault, catalog, rows, accounts, links: linkRows, connections: records, registry } = parts;
   const { authorizations, devices, sender, limits, nowMs } = parts;
   const { publicUrl, organisation, returnOrigins, linkOpenRequests: openRequestsPerLink } = config;
+  const { consentCompletion: completion } = config;
   const attempts = createConsentAttempts(database.prisma);
   const requests = createAuthorizationRequests(database.prisma);
   const contextOf = createContextOf({ catalog, discovery: parts.discovery, vault, publicUrl });
   const audited = createConsentAudit(parts.audit);
-  const common = { linkRows, records, authorizations, audited, ticketKeys: keyring, formKeys: keyring, nowMs, clock };
+  const keys = { ticketKeys: keyring, formKeys: keyring };
+  const common = { linkRows, records, authorizations, audited, ...keys, completion, nowMs, clock };
   const links = createLinks({
     ...common,
     connections: registry,
@@ -344,8 +349,15 @@ function createConsent(config: Config, parts: ConsentNeeds) {
     openRequestsPerLink,
     random: { bytes: randomBytes, uuid: randomUUID },
   });
-  const ofCodes = { links, outcomes, attempts, connections: registry, accounts, organisation };
-  return { links, outcomes, roundTrip, copiedCodes: createCopiedCodes({ ...common, ...ofCodes }) };
+  const codeOutcomes = createCodeOutcomes({ ...common, attempts, accounts });
+  const ofCodes = { ...common, attempts, codeOutcomes, connections: registry };
+  return {
+    links,
+    outcomes,
+    roundTrip,
+    copiedCodes: createCopiedCodes({ ...ofCodes, links, outcomes, organisation }),
+    completion: createCompletion({ ...ofCodes, requests, vault }),
+  };
 }
 
 type EncryptionParts = Storage & Shared & { core: TokenCore; audit: Audit; log: Logger };

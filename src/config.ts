@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { type Static, type TSchema, Type } from "typebox";
 import { Value } from "typebox/value";
 import { StartupError, whyNotOnDisk } from "./errors.ts";
+import type { CompletionRule } from "./grant-types.ts";
 import { looksLikeJwt } from "./jwt-form.ts";
 import { parseNetworks } from "./providers/http/egress.ts";
 import { type ProxySettings, readProxies } from "./providers/http/outbound-proxy.ts";
@@ -66,6 +67,7 @@ export const environmentSchema = Type.Object({
   METRICS_PORT: Type.Optional(whole(1, 65535, {})),
   METRICS_KEY: Type.Optional(bearer(16)),
   RETURN_ORIGINS: Type.Optional(Type.String()),
+  CONSENT_COMPLETION: Type.Union([Type.Literal("any"), Type.Literal("app")], { default: "any", allowed: "any or app" }),
   TRUST_PROXY: Type.Optional(Type.String()),
   LINK_POSTS_PER_MINUTE: whole(1, 60_000, { default: 10 }),
   LINK_OPEN_REQUESTS: whole(1, 1000, { default: 5 }),
@@ -139,6 +141,8 @@ export type Config = Readonly<{
   metricsPort: number | null;
   metricsKey: string | null;
   returnOrigins: readonly string[];
+  /** `app`: a person's grant counts only if an app completes it for its signed-in user. */
+  consentCompletion: CompletionRule;
   trustProxy: readonly string[];
   /** For each consent link. */
   linkPostsPerMinute: number;
@@ -223,6 +227,7 @@ function parseValues(values: Values, { tried, faults }: Trying): Config {
     returnOrigins: tried("RETURN_ORIGINS", () =>
       splitList(values.RETURN_ORIGINS).map((origin) => parseOrigin("RETURN_ORIGINS", origin)),
     ),
+    consentCompletion: values.CONSENT_COMPLETION,
     trustProxy: tried("TRUST_PROXY", () => splitList(values.TRUST_PROXY).map(parseProxy)),
     linkPostsPerMinute: values.LINK_POSTS_PER_MINUTE,
     linkOpenRequests: values.LINK_OPEN_REQUESTS,

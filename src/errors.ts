@@ -6,6 +6,7 @@ export const errorCodes = [
   "invalid_request",
   "unauthenticated",
   "forbidden",
+  "wrong_end_user",
   "not_found",
   "connection_not_found",
   "method_not_allowed",
@@ -16,6 +17,7 @@ export const errorCodes = [
   "duplicate_grant",
   "account_changed",
   "grant_not_applicable",
+  "authorization_expired",
   "payload_too_large",
   "unsupported_media_type",
   "provider_rejected",
@@ -58,6 +60,17 @@ export function connectionNotFound(name: string): BrokerError {
     connection: name,
   });
 }
+
+/** `what`: the way to connect an account that CONSENT_COMPLETION forbids, as a sentence begins with it. `instead`: a whole sentence. */
+export function forbiddenHere(
+  what: string,
+  { instead = useAppLink, connection }: { instead?: string; connection?: string } = {},
+): BrokerError {
+  const detail = `${what} is forbidden here (CONSENT_COMPLETION=app): no app says for which of its users it is. ${instead}`;
+  return new BrokerError("grant_not_applicable", detail, connection === undefined ? {} : { connection });
+}
+
+const useAppLink = 'Make a consent link with "completion": "app", end_user and return_to.';
 
 /** Another connection holds the refresh token that was to be stored. Its detail names none: who may know `holders` is told by their key. */
 export class DuplicateGrantError extends BrokerError {

@@ -107,3 +107,6 @@ const storedGrants = Object.keys(rules) as StoredGrant[];
 /** For statements: the grants that get tokens without a person, and those that only the client is asked about. */
 export const grantsWithoutPerson = storedGrants.filter((grant) => !rules[grant].needsPerson);
 export const grantsOfClient = storedGrants.filter((grant) => rules[grant].isOfClient);
+
+/** `app`: a person's grant counts only if an app completes it for the user who is signed in there; everything else by which one comes is forbidden. */
+export type CompletionRule = "any" | "app";

@@ -66,6 +66,8 @@ export type ProvenLink = {
   returnTo: string | null;
   manual: boolean;
   purpose: string | null;
+  /** Null: a plain link. */
+  endUser: string | null;
   createdBy: string;
   expiresAt: Date;
   claimedBy: Uint8Array | null;

@@ -121,6 +121,8 @@ export const consentTimes = durations({
   longestLinkSeconds: 604_800,
   /** From the redirect to the provider to the callback. */
   stateSeconds: 600,
+  /** How long a code waits for the app that completes its consent. Most codes live for a minute (`authorization.code_lifetime_s`). */
+  heldCodeSeconds: 60,
   /** How long an answer that another site has posted waits for the page that sends it again with the cookie. */
   postedAnswerSeconds: 60,
   /** No attempt takes longer: token requests, metadata, a revocation, storing, the account's name, and a rest for statements. */

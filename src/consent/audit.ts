@@ -11,7 +11,14 @@ export type AtLink = {
   madeBy: string | null;
   /** Where the person's browser is; null: not known. */
   address: string | null;
+  /** `app`: an app says whose account it becomes. `weak`: it becomes the connection's, whoever sits at the browser. */
+  binding: "app" | "weak";
 };
+
+/** The binding of a link. */
+export function bindingOf({ endUser }: { endUser: string | null }): AtLink["binding"] {
+  return endUser === null ? "weak" : "app";
+}
 
 type Act = {
   action: AuditAction;
@@ -35,7 +42,7 @@ export function createConsentAudit(audit: Pick<Audit, "begin" | "end">) {
   ): Promise<Done> => {
     const actor = { kind: "link", id: at.linkId, name: at.madeBy } as const;
     const target = { kind: "connection", name: connectionName } as const;
-    const entry = { actor, action, target, address: at.address, ...(detail !== undefined && { detail }) };
+    const entry = { actor, action, target, address: at.address, detail: { binding: at.binding, ...detail } };
     const begun = await audit.begin(entry, { mustNotFail: true });
     try {
       const done = await work();
@@ -62,7 +69,11 @@ export function createCodeAudit({ audit, rows, links }: CodeAuditParts): DeviceP
     const madeBy = linkId === null ? null : await links.madeBy(linkId).catch(() => null);
     const actor: Actor = { kind: linkId === null ? "person" : "link", id: linkId, name: madeBy };
     const target = { kind: "connection", name } as const;
-    return await audit.begin({ actor, action: "consents.complete", target, address: null }, { mustNotFail: true });
+    const detail = { binding: "weak" };
+    return await audit.begin(
+      { actor, action: "consents.complete", target, address: null, detail },
+      { mustNotFail: true },
+    );
   };
   return (code) => {
     const begun = begin(code);

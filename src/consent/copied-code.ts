@@ -1,17 +1,14 @@
-import { type Clock, withDeadline } from "../clock.ts";
-import { BrokerError, type ErrorCode } from "../errors.ts";
-import { rulesOfGrant } from "../grant-types.ts";
+import { BrokerError, forbiddenHere } from "../errors.ts";
+import { type CompletionRule, rulesOfGrant } from "../grant-types.ts";
 import { expectedIssuer } from "../providers/oauth/authorization-request.ts";
 import type { ConnectionService } from "../services/connections.ts";
 import { namingHolders, type Principal } from "../callers/principal.ts";
-import type { AccountRows } from "../store/accounts.ts";
 import type { ConnectionRecord, Connections } from "../store/connections.ts";
 import type { Attempt, ConsentAttempts, ConsentLinks } from "../store/consents.ts";
-import { readableName } from "../text.ts";
-import { consentTimes, refreshTimes } from "../time.ts";
-import type { Authorized, CodeExchange, Authorizations } from "../tokens/person-grant.ts";
-import { endsWithItsToken } from "../tokens/row-rules.ts";
+import type { CodeExchange, Authorizations } from "../tokens/person-grant.ts";
 import type { Keyring } from "../vault/keyring.ts";
+import { bindingOf } from "./audit.ts";
+import { type CodeOutcomes, type ExchangedCode, exchangedCodeOf, failureOf, otherAccount } from "./code-outcomes.ts";
 import {
   type AuthorizationContext,
   type ConsentForm,
@@ -28,20 +25,6 @@ import { endingOf, openTicket, type Outcomes } from "./outcome.ts";
 import { ConsentError } from "./problem.ts";
 import { type CodeAnswer, exchangeForLink, readPasted, type Refusal, refuse } from "./round-trip.ts";
 
-/** The result of an exchange, sealed for a caller that brings the same code again. */
-type ExchangedCode = {
-  connectionName: string;
-  /** The account is another one than the connection's; nothing changes before a person confirms it. */
-  held: { attemptId: string; account: string | null; label: string | null } | null;
-  /** No refresh token came, so that the access ends with its first token. */
-  endsSoon: boolean;
-};
-
-/** The outcome of a code, sealed for a caller that brings the same one again. */
-type Outcome =
-  | { kind: "exchanged"; exchanged: ExchangedCode }
-  | { kind: "failed"; code: ErrorCode; detail: string; retryAfterSeconds?: number };
-
 export type CopiedCodes = ReturnType<typeof createCopiedCodes>;
 
 type CopiedCodeDeps = {
@@ -51,25 +34,25 @@ type CopiedCodeDeps = {
   linkRows: Pick<ConsentLinks, "reserve" | "release">;
   records: Pick<Connections, "addEvent">;
   connections: Pick<ConnectionService, "get" | "getToUse">;
-  accounts: Pick<AccountRows, "findUnconfirmed">;
+  codeOutcomes: CodeOutcomes;
+  completion: CompletionRule;
   authorizations: Pick<Authorizations, "exchangeCode">;
   formKeys: FormKeys;
   organisation: Organisation;
   ticketKeys: Pick<Keyring, "seal" | "open">;
   nowMs: () => number;
-  clock: Pick<Clock, "monotonicMs" | "sleep">;
 };
 
 /** Codes that a person copies from a page of the provider: docs/internals/consent.md, "Codes copied by hand". */
 export function createCopiedCodes(deps: CopiedCodeDeps) {
-  const { links, outcomes, attempts, connections, accounts, authorizations, formKeys, clock } = deps;
+  const { links, outcomes, attempts, connections, codeOutcomes, authorizations, formKeys } = deps;
 
   /** True if it is the first time, or if the provider has not answered about the code before. */
   const begins = async (attemptHash: Uint8Array<ArrayBuffer>): Promise<boolean> => {
     if (await attempts.beginCopied(attemptHash)) return true;
     const ticket = await attempts.findCopied(attemptHash);
     if (ticket === null) return false;
-    const outcome = openOutcome(deps, attemptHash, ticket);
+    const outcome = codeOutcomes.open(attemptHash, ticket);
     const isFinal = outcome?.kind === "exchanged" || outcome?.code === "provider_rejected";
     return !isFinal && (await attempts.beginAgain(attemptHash, ticket));
   };
@@ -98,52 +81,6 @@ export function createCopiedCodes(deps: CopiedCodeDeps) {
     return (others.length === 0 ? null : await attempts.firstOf(others)) ?? own;
   };
 
-  /** Null: it is still under way. */
-  const awaitOutcome = async (attemptHash: Uint8Array<ArrayBuffer>): Promise<Outcome | null> => {
-    const deadlineMs = clock.monotonicMs() + consentTimes.awaitEndingMs;
-    for (let lookMs = consentTimes.firstLookMs; ; lookMs = Math.min(lookMs * 2, consentTimes.longestLookMs)) {
-      const ticket = await attempts.findCopied(attemptHash);
-      if (ticket !== null) return openOutcome(deps, attemptHash, ticket);
-      if (clock.monotonicMs() >= deadlineMs) return null;
-      await clock.sleep(lookMs);
-    }
-  };
-
-  /** The outcome of the first time, for a caller that brings the same code again. */
-  const repeated = async (
-    { connectionName }: AuthorizationContext,
-    outcome: Outcome | null,
-  ): Promise<ExchangedCode> => {
-    const context = { connection: connectionName };
-    if (outcome === null) {
-      const detail = "This very code is being exchanged right now; look at the connection, or ask again.";
-      throw new BrokerError("conflict", detail, { ...context, retryAfterSeconds: refreshTimes.retryAfterMinSeconds });
-    }
-    if (outcome.kind === "failed") {
-      const { code, detail, retryAfterSeconds } = outcome;
-      throw new BrokerError(code, detail, {
-        ...context,
-        ...(retryAfterSeconds !== undefined && { retryAfterSeconds }),
-      });
-    }
-    const { exchanged } = outcome;
-    const { held } = exchanged;
-    if (held === null || (await accounts.findUnconfirmed({ attemptId: held.attemptId })) !== null) return exchanged;
-    const detail = "This code was exchanged before, and the other account that it gave was accepted or declined.";
-    throw new BrokerError("conflict", detail, context);
-  };
-
-  /** Notes the outcome for later callers. Without Postgres they learn that it is under way, until the attempt expires. */
-  const note = async (attemptHash: Uint8Array<ArrayBuffer>, outcome: Outcome): Promise<void> => {
-    const sealed = deps.ticketKeys.seal(JSON.stringify(outcome), placeOf(attemptHash));
-    const noted = attempts.endCopied(attemptHash, Buffer.from(sealed).toString("base64url"));
-    await withDeadline(
-      noted.catch(() => undefined),
-      consentTimes.noteMs,
-      clock,
-    );
-  };
-
   /**
    * Exchanges a copied code once. A caller that brings the same one meanwhile, on any replica, waits for the outcome; after the provider's
    * answer it gets that answer again. @throws BrokerError also if the code would need PKCE
@@ -161,13 +98,15 @@ export function createCopiedCodes(deps: CopiedCodeDeps) {
     // Stored as a MAC, which only this broker can make: a hash of a short code could be guessed.
     const about = JSON.stringify([connectionId, destination, pasted.trim()]);
     const attemptHash = await notedHash(formKeys.signWithEach("handed code", about));
-    if (!(await begins(attemptHash))) return await repeated(context, await awaitOutcome(attemptHash));
+    if (!(await begins(attemptHash))) {
+      return await codeOutcomes.repeated(context.connectionName, await codeOutcomes.await(attemptHash));
+    }
     try {
       const exchanged = await exchange(context, { answer, issuer: issuer.issuer });
-      await note(attemptHash, { kind: "exchanged", exchanged });
+      await codeOutcomes.note(attemptHash, { kind: "exchanged", exchanged });
       return exchanged;
     } catch (error) {
-      await note(attemptHash, failureOf(error));
+      await codeOutcomes.note(attemptHash, failureOf(error));
       throw error;
     }
   };
@@ -189,6 +128,7 @@ export function createCopiedCodes(deps: CopiedCodeDeps) {
      */
     async submit(principal: Principal, name: string, code: string): Promise<ConnectionRecord> {
       const record = await connections.getToUse(principal, name);
+      if (deps.completion === "app") throw forbiddenHere("A code that is handed in", { connection: name });
       requireConsentGrant(record);
       requireCodeGrant(record);
       const { id, status } = record;
@@ -224,7 +164,7 @@ export function createCopiedCodes(deps: CopiedCodeDeps) {
       const answer = readPasted(context, pasted, asked);
       const isFirst = await beginOrAgain(attempt, form.browser);
       if (!isFirst) return await outcomes.awaitEnding({ ...attempt, ticket: null, isOverdue: false });
-      const by = { madeBy: row.createdBy, address: form.address };
+      const by = { madeBy: row.createdBy, address: form.address, binding: bindingOf(row) };
       return await outcomes.conclude({ attempt, context, by }, async () => {
         if (answer.kind !== "code") return await refuse(deps, context, answer);
         const { code, captured } = answer;
@@ -252,45 +192,6 @@ function requireCodeGrant({ grant, name }: ConnectionRecord): void {
   if (rulesOfGrant(grant).consent === "redirect") return;
   throw new BrokerError("grant_not_applicable", `A ${grant} connection takes no code.`, { connection: name });
 }
-
-function otherAccount({ name, account }: ConnectionRecord, held: NonNullable<ExchangedCode["held"]>): BrokerError {
-  const other = readableName(held.label ?? held.account);
-  const is = other === null ? "an account that the provider does not name" : `another account, ${other}`;
-  const detail = `The code belongs to ${is}; this connection is ${readableName(account) ?? "somebody else"}'s. Confirm or decline it: POST /connections/${name}/account.`;
-  return new BrokerError("account_changed", detail, { connection: name });
-}
-
-function exchangedCodeOf(authorized: Authorized): ExchangedCode {
-  const { row } = authorized;
-  const held = authorized.kind === "unconfirmed" ? authorized.unconfirmed : null;
-  return { connectionName: row.name, held, endsSoon: endsWithItsToken(row) };
-}
-
-function failureOf(error: unknown): Outcome {
-  if (!(error instanceof BrokerError)) return { kind: "failed", code: "internal_error", detail: "" };
-  const { code, message: detail, context } = error;
-  return { kind: "failed", code, detail, ...context };
-}
-
-/** Null: this broker has not sealed it. Others may write to the table. */
-function openOutcome(
-  { ticketKeys }: Pick<CopiedCodeDeps, "ticketKeys">,
-  attemptHash: Uint8Array<ArrayBuffer>,
-  ticket: string,
-): Outcome | null {
-  try {
-    return JSON.parse(ticketKeys.open(Buffer.from(ticket, "base64url"), placeOf(attemptHash))) as Outcome;
-  } catch {
-    return null;
-  }
-}
-
-const placeOf = (attemptHash: Uint8Array) => ({
-  table: "consent_attempts",
-  row: Buffer.from(attemptHash).toString("hex"),
-  column: "ticket",
-  revision: 0,
-});
 
 function isUsedLink(error: unknown): boolean {
   return error instanceof ConsentError && error.problem === "used_link";

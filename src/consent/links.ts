@@ -1,6 +1,6 @@
 import { createHash, hkdfSync } from "node:crypto";
-import { BrokerError, connectionNotFound } from "../errors.ts";
-import { rulesOfGrant } from "../grant-types.ts";
+import { BrokerError, connectionNotFound, forbiddenHere } from "../errors.ts";
+import { type CompletionRule, rulesOfGrant } from "../grant-types.ts";
 import { type ConnectionGrant, fixedClientId, type ProviderDefinition } from "../providers/format/definition.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import {
@@ -113,6 +113,8 @@ export type ConsentQuestion = {
   manual: { authorizationUrl: string } | null;
   /** The user code, if this browser has asked for one. */
   device: DeviceCode | null;
+  /** The host of the app that completes the consent, and to which the browser comes back; null: it ends on a page here. */
+  endsAt: string | null;
 };
 
 /** A form that a browser sent, and from which address. */
@@ -136,6 +138,7 @@ type LinkDeps = {
   /** An origin, without a trailing slash. */
   publicUrl: string;
   returnOrigins: readonly string[];
+  completion: CompletionRule;
   randomBytes: RandomBytes;
 };
 
@@ -166,7 +169,7 @@ export function createLinks(deps: LinkDeps) {
     const key = parseLinkToken(link);
     const row = key && (await linkRows.find(key));
     if (!key || !row) throw new ConsentError("unknown_link");
-    const problem = whyClosed(row, browser);
+    const problem = deps.completion === "app" && row.endUser === null ? "plain_link" : whyClosed(row, browser);
     if (problem !== null) throw new ConsentError(problem, null, await subjectOf(row.connectionId));
     const context = await contextById(row.connectionId);
     if (context.disabled) throw new ConsentError("connection_disabled", null, { subject: named(context) });
@@ -185,13 +188,13 @@ export function createLinks(deps: LinkDeps) {
       const record = await deps.connections.getToUse(principal, name);
       requireConsentGrant(record);
       const connectionId = record.id;
-      checkLinkRequest(request, await contextById(connectionId), deps.returnOrigins);
-      const { returnTo = null, manual = false } = request;
+      checkLinkRequest(request, await contextById(connectionId), deps);
+      const { returnTo = null, manual = false, endUser = null } = request;
       const purpose = request.purpose?.trim() ?? null;
       const { id, secretHash, token } = createLinkToken(deps.randomBytes);
       const expiresInSeconds = request.expiresInSeconds ?? consentTimes.linkSeconds;
       const createdBy = principal.callerId;
-      const row = { id, secretHash, connectionId, createdBy, returnTo, manual, purpose, expiresInSeconds };
+      const row = { id, secretHash, connectionId, createdBy, returnTo, manual, purpose, endUser, expiresInSeconds };
       const { expiresAt } = await linkRows.insert(row);
       const detail = { link: id, created_by: createdBy, expires_at: expiresAt.toISOString() };
       await deps.records.addEvent(connectionId, "consent_link_created", detail);
@@ -218,6 +221,7 @@ export function createLinks(deps: LinkDeps) {
           ? { authorizationUrl: copiedCodeRequest(deps, opened, { ...at, csrf }).authorizationUrl }
           : null,
         device: device?.linkId === row.id ? device : null,
+        endsAt: row.endUser === null || row.returnTo === null ? null : new URL(row.returnTo).host,
       };
     },
 
@@ -305,13 +309,17 @@ export type LinkRequest = {
   manual?: boolean | undefined;
   /** What the account is connected for. The person reads it as it is. */
   purpose?: string | null | undefined;
+  /** `app`: the browser comes back to `returnTo`, and the app completes the consent for `endUser`. Both are needed then. */
+  completion?: "app" | undefined;
+  /** The user of the app for whom the link is, by whatever id the app has for them. */
+  endUser?: string | undefined;
 };
 
 /** @throws BrokerError `invalid_request` naming the field and what is allowed, or why this connection takes no consent */
 function checkLinkRequest(
   request: LinkRequest,
   { definition, disabled, connectionName, grant }: AuthorizationContext,
-  returnOrigins: readonly string[],
+  { returnOrigins, completion }: Pick<LinkDeps, "returnOrigins" | "completion">,
 ): void {
   if (disabled) {
     throw new BrokerError("connection_disabled", "The connection is disabled; enable it before it is connected.", {
@@ -327,10 +335,32 @@ function checkLinkRequest(
   ) {
     throw invalid(`expires_in must be a whole number of seconds from 1 to ${consentTimes.longestLinkSeconds} (7 days)`);
   }
+  if (request.completion === "app") checkAppLink(request, grant);
+  else if (request.endUser !== undefined) throw invalid('end_user: goes with "completion": "app"');
+  else if (completion === "app") throw forbiddenHere("A plain consent link");
   if (returnTo !== null) checkReturnTo(returnTo, returnOrigins);
   if (manual) requireManualCode(definition);
   if (purpose !== null) checkPurpose(purpose);
 }
+
+function checkAppLink({ endUser, returnTo = null, manual = false }: LinkRequest, grant: string): void {
+  if (rulesOfGrant(grant).consent !== "redirect") {
+    const detail = `No app can complete the consent of a ${grant} connection: no browser comes back with its code.`;
+    throw new BrokerError("grant_not_applicable", detail);
+  }
+  if (endUser === undefined || !endUserShape.test(endUser)) {
+    throw invalid(
+      `end_user must be the id of the app's user, one line of 1 to ${longestEndUser} characters with a letter or a digit in it; "completion": "app" needs it`,
+    );
+  }
+  if (returnTo === null) throw invalid('return_to is required with "completion": "app": the browser comes back to it');
+  if (manual) throw invalid('manual must be left away with "completion": "app": no browser comes back with its code');
+  const isBare = !returnTo.includes("#") && URL.parse(returnTo)?.searchParams.has("ticket") !== true;
+  if (!isBare) throw invalid("return_to must have neither a fragment (#…) nor a parameter named ticket: one is added");
+}
+
+const longestEndUser = 200;
+const endUserShape = new RegExp(readableLine(longestEndUser), "u");
 
 /** The definition's authorize page. @throws BrokerError where the provider offers no authorization code grant */
 function requireAuthorization({ authorization, id }: AuthorizationContext["definition"]) {

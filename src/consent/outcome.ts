@@ -1,6 +1,6 @@
 import { type Clock, withDeadline } from "../clock.ts";
 import { BrokerError } from "../errors.ts";
-import { rulesOfGrant } from "../grant-types.ts";
+import { type CompletionRule, rulesOfGrant } from "../grant-types.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { Connections } from "../store/connections.ts";
@@ -39,6 +39,7 @@ type OutcomeDeps = TicketDeps & {
   accounts: Pick<AccountRows, "findUnconfirmed">;
   authorizations: Pick<Authorizations, "decide">;
   catalog: Pick<Catalog, "get">;
+  completion: CompletionRule;
   links: Pick<Links, "contextById">;
   audited: ConsentAudit;
   formKeys: FormKeys;
@@ -158,6 +159,7 @@ export function createOutcomes(deps: OutcomeDeps) {
     ): Promise<{ kind: "moved"; ticket: string } | { kind: "page"; answer: ConsentAnswer }> {
       const { attempt, ending } = openTicket(deps, at);
       if (ending.outcome === "problem") throw toError(ending, deps.nowMs());
+      if (ending.outcome === "held") throw new ConsentError("invalid_ticket"); // its browser is led to the app, and never here
       if (ending.outcome === "working" || ending.outcome === "other_account") {
         const newer = await newerTicket(at);
         if (newer !== null) return { kind: "moved", ticket: newer };
@@ -176,6 +178,7 @@ export function createOutcomes(deps: OutcomeDeps) {
     async decideAccount(form: AccountForm): Promise<string> {
       const { attempt, ending } = openTicket(deps, form);
       if (ending.outcome !== "other_account") throw new ConsentError("stale_form");
+      if (form.accepted && deps.completion === "app") throw new ConsentError("plain_link", null, { subject: ending });
       const answered = await newerTicket(form);
       if (answered !== null) return answered;
       const asked = await askedNow(ending);
@@ -186,7 +189,8 @@ export function createOutcomes(deps: OutcomeDeps) {
       }
       const { connectionName } = asked ?? ending;
       const madeBy = await linkRows.madeBy(attempt.linkId).catch(() => null);
-      const at = { linkId: attempt.linkId, madeBy, address: form.address };
+      // No page asks this of the consent of an app.
+      const at = { linkId: attempt.linkId, madeBy, address: form.address, binding: "weak" } as const;
       const entry = { action: "consents.account", at, connectionName, detail: { accept: form.accepted } } as const;
       const decide = async () => await authorizations.decide({ attemptId: ending.held }, form.accepted);
       const row = await deps.audited(entry, decide).catch((error: unknown) => {
@@ -262,7 +266,7 @@ function toError(
 /** What the audit says of an ending. */
 function resultOf(ending: Ending): string {
   if (ending.outcome === "problem") return ending.problem;
-  return ending.outcome === "connected" ? "ok" : ending.outcome;
+  return ending.outcome === "connected" || ending.outcome === "held" ? "ok" : ending.outcome;
 }
 
 /** What a browser sends back when it is asked about another account, and from which address. */
@@ -287,6 +291,8 @@ export type Ending =
   | (ConsentSubject & { outcome: "denied" | "kept" })
   /** `held` is the id of the unconfirmed grant; `is` null: the provider did not say which account it is. */
   | (ConsentSubject & { outcome: "other_account"; held: string; was: string | null; is: string | null })
+  /** Its code waits for the app that made the link: the browser goes on to the app, at this address. */
+  | { outcome: "held"; address: string }
   /** It has not ended yet. */
   | { outcome: "working" }
   | (Pick<ConsentError, "problem" | "detail" | "subject"> & {
@@ -353,7 +359,7 @@ function unseal(keys: TicketDeps["ticketKeys"], ticket: string): Sealed {
 }
 
 function subjectOf(ending: Ending): { subject?: ConsentSubject } {
-  if (ending.outcome === "working") return {};
+  if (ending.outcome === "working" || ending.outcome === "held") return {};
   if (ending.outcome === "problem") return ending.subject === null ? {} : { subject: ending.subject };
   const { connectionName, providerName } = ending;
   return { subject: { connectionName, providerName } };

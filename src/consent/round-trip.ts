@@ -1,5 +1,5 @@
 import { BrokerError, connectionNotFound } from "../errors.ts";
-import { rulesOfGrant } from "../grant-types.ts";
+import { type CompletionRule, rulesOfGrant } from "../grant-types.ts";
 import type { ProviderDefinition } from "../providers/format/definition.ts";
 import type { TemplateValues } from "../providers/format/template.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
@@ -7,7 +7,6 @@ import {
   type AuthorizationRequest,
   buildAuthorizationUrl,
   buildPushedRequest,
-  type CodeDestination,
   createNonce,
   createPkce,
   expectedIssuer,
@@ -20,13 +19,7 @@ import {
   redirectUriOf,
 } from "../providers/oauth/authorization-request.ts";
 import type { Connections } from "../store/connections.ts";
-import type {
-  AuthorizationRequests,
-  ConsentAttempts,
-  ConsentLinks,
-  NotedAttempt,
-  WaitingRequest,
-} from "../store/consents.ts";
+import type { AuthorizationRequests, ConsentAttempts, ConsentLinks, NotedAttempt } from "../store/consents.ts";
 import type { RowWithClient, TokenStatements } from "../store/token-statements.ts";
 import { consentTimes } from "../time.ts";
 import type { Authorized, CodeExchange, Authorizations } from "../tokens/person-grant.ts";
@@ -35,7 +28,8 @@ import type { RequestLimiter } from "../tokens/limits.ts";
 import { failedRequestError, type Sender } from "../tokens/request.ts";
 import type { Keyring, Place } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import type { ConsentAudit } from "./audit.ts";
+import { type AtLink, bindingOf, type ConsentAudit } from "./audit.ts";
+import { type BoundRequest, exchangeOf, hex, openBound, sealBound } from "./bound-request.ts";
 import {
   type AuthorizationContext,
   type ConsentForm,
@@ -45,7 +39,7 @@ import {
   type OpenedLink,
   sha256,
 } from "./links.ts";
-import { type Ending, endingOf, isBrowserOf, type Outcomes, sealTicket } from "./outcome.ts";
+import { type Ending, endingOf, isBrowserOf, openTicket, type Outcomes, sealTicket } from "./outcome.ts";
 import { ConsentError } from "./problem.ts";
 
 const stateBytes = 32;
@@ -84,6 +78,7 @@ type RoundTripDeps = PostedDeps & {
   vault: Pick<TokenVault, "sealRequest" | "openRequest">;
   /** An origin, without a trailing slash. */
   publicUrl: string;
+  completion: CompletionRule;
   /** Authorization requests of one link that may wait for their callback at a time. */
   openRequestsPerLink: number;
   random: { bytes: (size: number) => Uint8Array; uuid: () => string };
@@ -120,8 +115,43 @@ export function createRoundTrip(deps: RoundTripDeps) {
     await records.addEvent(connectionId, "consent_failed", { error: "issuer_missing", said: received });
   };
 
-  /** The request of a state, if browser and redirect URI are the right ones. Changes nothing. */
-  const findRequest = async ({ provider, client, query, browser }: CallbackRequest): Promise<Found> => {
+  /**
+   * Another browser has come back with the state of an app's link. So somebody has passed on the provider's address or the callback's, as an
+   * attacker would: the state is over, whatever its own browser brings later.
+   */
+  const burn = async (
+    { id, bound, connection, browserHash }: FoundRequest & { browserHash: Uint8Array },
+    { stateHash, by }: { stateHash: Uint8Array<ArrayBuffer>; by: Omit<AtLink, "linkId"> },
+  ): Promise<void> => {
+    if ((await requests.consume(id, { usesLink: false })) === null) return;
+    const attempt = { attemptHash: stateHash, browserHash: new Uint8Array(browserHash), linkId: bound.linkId };
+    const context = await deps.contextOf(connection);
+    await outcomes.conclude({ attempt, context, by }, refuseBurnt);
+  };
+
+  /** Keeps a code for its app. The ticket of the attempt, which leads its browser to the app; null: another callback was first, or the link is not free. */
+  const hold = async (
+    { attempt, request: { id, bound } }: { attempt: NotedAttempt; request: FoundRequest },
+    { code, captured }: CodeAnswer,
+    { returnTo, seconds }: { returnTo: string; seconds: number },
+  ): Promise<string | null> => {
+    const ticket = Buffer.from(random.bytes(stateBytes)).toString("base64url");
+    const ticketHash = sha256(ticket);
+    const held = { ticketHash: hex(ticketHash), code, captured };
+    const forBrowser = sealTicket(deps, attempt, { outcome: "held", address: withTicket(returnTo, ticket) });
+    const request = sealBound(vault, id, { ...bound, held });
+    return (await requests.hold(id, { ticketHash, request, forBrowser, seconds })) ? forBrowser : null;
+  };
+
+  /** Where a browser goes with the ticket of its attempt: to the app that completes it, or to the page of its ending. */
+  const addressOf = (ticket: string, browser: string | null): string => {
+    const { ending } = openTicket(deps, { ticket, browser });
+    return ending.outcome === "held" ? ending.address : `/connected/${ticket}`;
+  };
+
+  /** The request of a state, if browser and redirect URI are the right ones. Changes nothing else than to burn the state of an app's link. */
+  const findRequest = async (given: CallbackRequest): Promise<Found> => {
+    const { provider, client, query, browser } = given;
     const { state } = query;
     const unknown = () => readLostError(catalog.get(provider), query) ?? new ConsentError("invalid_state");
     if (typeof state !== "string" || state === "") throw unknown();
@@ -136,7 +166,10 @@ export function createRoundTrip(deps: RoundTripDeps) {
     const bound = openBound(vault, row, stateHash);
     if (bound === null) throw unknown();
     const attempt = { attemptHash: stateHash, browserHash, linkId: bound.linkId, ticket: null, isOverdue: false };
-    if (bound.browserHash !== hex(browserHash)) throw new ConsentError("wrong_browser");
+    if (bound.browserHash !== hex(browserHash)) {
+      if (bound.app !== undefined) await burn({ ...row, bound }, { stateHash, by: byOf(bound, given) });
+      throw new ConsentError("wrong_browser");
+    }
     if (bound.redirectUri !== redirectUriOf(publicUrl, { provider, client })) throw new ConsentError("invalid_state");
     return { attempt, request: { id: row.id, bound, connection: row.connection } };
   };
@@ -167,6 +200,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
       linkId,
       madeBy: row.createdBy,
       browserHash: hex(browserHash),
+      ...(row.endUser !== null && { app: { endUser: row.endUser, returnTo: row.returnTo ?? "" } }),
       redirectUri,
       codeVerifier: pkce?.verifier ?? null,
       nonce,
@@ -189,19 +223,21 @@ export function createRoundTrip(deps: RoundTripDeps) {
       const opened = await links.claim(form);
       const { row, context } = opened;
       if (row.manual) throw new ConsentError("malformed", "The code is missing.");
-      const at = { linkId: row.id, madeBy: row.createdBy, address: form.address };
+      const at = { linkId: row.id, madeBy: row.createdBy, address: form.address, binding: bindingOf(row) };
       const { connectionName } = context;
       return await deps.audited({ action: "consents.begin", at, connectionName }, () => askProvider(form, opened));
     },
 
     /**
      * The callback (RFC 6749, section 4.1.2; RFC 9207). It is compared with what was sealed when the person left. Then the state is consumed and the
-     * code exchanged at once. Returns the ticket of the page with the outcome; the same browser gets it again for the same state.
+     * code exchanged at once, or held for the app that made the link. Returns where the browser goes: to the page with the outcome, or to the app.
+     * The same browser gets it again for the same state.
      */
     async complete(given: CallbackRequest): Promise<string> {
+      const { browser } = given;
       // 1. The request of this state, with its connection and client, by which the answer is judged.
       const { attempt, request } = await findRequest(given);
-      if (request === null) return await outcomes.awaitEnding(attempt);
+      if (request === null) return addressOf(await outcomes.awaitEnding(attempt), browser);
       const { id, bound } = request;
       const context = await deps.contextOf(request.connection);
       // 2. Whose answer it is, and what it says.
@@ -209,29 +245,41 @@ export function createRoundTrip(deps: RoundTripDeps) {
       // The error is shown and ends nothing: the state still waits for the answer of the server that was asked.
       if (answer.kind !== "code" && !answer.isProven) {
         await recordUnproven(request, answer);
-        return sealTicket(deps, attempt, endingOfRefusal(context, answer));
+        return addressOf(sealTicket(deps, attempt, endingOfRefusal(context, answer)), browser);
       }
-      // 3. The state is consumed, by one callback, and with it the link, where a code is to be exchanged for it. The same statement reads
+      const by = byOf(bound, given);
+      const problem = answer.kind === "code" ? whyNotExchanged(context, bound, deps.completion) : null;
+      const { app } = bound;
+      // 3. The code of an app's link waits for the app, and its state is over.
+      if (answer.kind === "code" && problem === null && app !== undefined) {
+        const at = { ...by, linkId: bound.linkId };
+        const { connectionName, definition } = context;
+        const held = await deps.audited(
+          { action: "consents.hold", at, connectionName },
+          () => hold({ attempt, request }, answer, { returnTo: app.returnTo, seconds: heldSeconds(definition) }),
+          (got) => (got === null ? "used_link" : "ok"),
+        );
+        const other = held === null ? await attempts.find(attempt.attemptHash) : null;
+        if (held !== null) return addressOf(held, browser);
+        if (other !== null) return addressOf(await outcomes.awaitEnding(other), browser);
+      }
+      // 4. The state is consumed, by one callback, and with it the link, where a code is to be exchanged for it. The same statement reads
       // connection and client again: what was changed since step 1 is found before the code leaves.
-      const problem = answer.kind === "code" ? whyNotExchanged(context, bound) : null;
-      const usesLink = answer.kind === "code" && problem === null;
+      const usesLink = answer.kind === "code" && problem === null && app === undefined;
       const consumed = await requests.consume(id, { usesLink });
-      if (consumed === null) return await outcomes.awaitEnding(attempt);
-      const by = { madeBy: bound.madeBy ?? null, address: given.address };
-      return await outcomes.conclude({ attempt, context, by }, async () => {
+      if (consumed === null) return addressOf(await outcomes.awaitEnding(attempt), browser);
+      const ended = await outcomes.conclude({ attempt, context, by }, async () => {
         if (answer.kind !== "code") return await refuse(deps, context, answer);
         if (problem !== null) throw problem;
         if (!consumed.wasLinkFree) throw new ConsentError("used_link");
-        // 4. The exchange.
-        const { linkId, codeVerifier, redirectUri, destination, nonce, issuer } = bound;
-        const { code, captured } = answer;
+        // 5. The exchange.
         const { connection } = consumed;
-        const idToken = { nonce, issuer: issuer.issuer };
-        const exchange = { connection, code, captured, codeVerifier, redirectUri, destination, idToken };
-        const authorized = await exchangeForLink(deps, linkId, { ...exchange, cannotWait: true });
-        // 5. Connected, or a question: the exchange has compared the account and stored the grant.
+        const exchange = { ...exchangeOf(bound, answer), connection, cannotWait: true };
+        const authorized = await exchangeForLink(deps, bound.linkId, exchange);
+        // 6. Connected, or a question: the exchange has compared the account and stored the grant.
         return endingOf(context, authorized);
       });
+      return addressOf(ended, browser);
     },
 
     /** Whether a provider's answer may come as a POST. */
@@ -262,8 +310,33 @@ type FoundRequest = { id: string; bound: BoundRequest; connection: RowWithClient
 /** `request` null: the state was consumed before. */
 type Found = { attempt: NotedAttempt; request: FoundRequest | null };
 
+async function refuseBurnt(): Promise<Ending> {
+  throw new ConsentError("burnt_state");
+}
+
+/** Who has acted at a callback, for the audit. */
+function byOf({ madeBy, app }: BoundRequest, { address }: CallbackRequest): Omit<AtLink, "linkId"> {
+  return { madeBy: madeBy ?? null, address, binding: app === undefined ? "weak" : "app" };
+}
+
+/** `return_to` with the ticket added to its query, and its other parameters as they are. */
+function withTicket(returnTo: string, ticket: string): string {
+  const url = new URL(returnTo);
+  url.search = `${url.search === "" ? "?" : `${url.search}&`}ticket=${ticket}`;
+  return url.href;
+}
+
+function heldSeconds({ authorization }: ProviderDefinition): number {
+  return Math.min(consentTimes.heldCodeSeconds, authorization?.codeLifetimeSeconds ?? consentTimes.heldCodeSeconds);
+}
+
 /** Why a code is not exchanged, as the connection was read with its request; null: it is. */
-function whyNotExchanged(context: AuthorizationContext, { destination }: BoundRequest): ConsentError | null {
+function whyNotExchanged(
+  context: AuthorizationContext,
+  { destination, app }: BoundRequest,
+  completion: CompletionRule,
+): ConsentError | null {
+  if (completion === "app" && app === undefined) return new ConsentError("plain_link");
   if (context.disabled) return new ConsentError("connection_disabled");
   if (isSameCodeDestination(destination, context.destination)) return null;
   return new ConsentError("invalid_state", "The client or the inputs of this connection were changed meanwhile.");
@@ -433,46 +506,6 @@ function withoutSecrets(text: string, { state, code }: Readonly<Record<string, u
     (rest, secret) => (typeof secret === "string" && secret !== "" ? rest.replaceAll(secret, "…") : rest),
     text,
   );
-}
-
-/** What a consent is bound to when the person leaves. The callback is compared with it. */
-export type BoundRequest = {
-  stateHash: string;
-  connectionId: string;
-  linkId: string;
-  /** The id of the key that made the link. Absent in requests of an older version. */
-  madeBy?: string;
-  browserHash: string;
-  redirectUri: string;
-  codeVerifier: string | null;
-  /** The nonce that an id_token must contain; null: none was sent. */
-  nonce: string | null;
-  issuer: ExpectedIssuer;
-  destination: CodeDestination;
-};
-
-type Vault = Pick<TokenVault, "sealRequest" | "openRequest">;
-
-export const hex = (hash: Uint8Array): string => Buffer.from(hash).toString("hex");
-
-export function sealBound(vault: Vault, requestId: string, bound: BoundRequest): Uint8Array<ArrayBuffer> {
-  return vault.sealRequest(JSON.stringify(bound), { requestId });
-}
-
-/** Null: it does not open, or somebody has changed the row's other columns. */
-export function openBound(vault: Vault, row: WaitingRequest, stateHash: Uint8Array): BoundRequest | null {
-  let bound: BoundRequest;
-  try {
-    bound = JSON.parse(vault.openRequest(row.request, { requestId: row.id })) as BoundRequest;
-  } catch {
-    return null;
-  }
-  const isWhole =
-    bound.stateHash === hex(stateHash) &&
-    bound.connectionId === row.connectionId &&
-    bound.linkId === row.linkId &&
-    bound.browserHash === hex(row.browserHash);
-  return isWhole ? bound : null;
 }
 
 /** Where an answer came in: the last segments of its redirect URI. */

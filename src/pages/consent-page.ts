@@ -38,8 +38,9 @@ function permissions({ scopes, providerName }: ConsentQuestion): Markup {
   </ul>`;
 }
 
-function plainForm({ csrf, providerName }: ConsentQuestion): Markup {
-  return html`<p>${providerName} will ask you to sign in and to confirm. Your password stays there.</p>
+function plainForm({ csrf, providerName, endsAt }: ConsentQuestion): Markup {
+  const then = endsAt === null ? "" : html` You then come back to <strong>${endsAt}</strong>.`;
+  return html`<p>${providerName} will ask you to sign in and to confirm. Your password stays there.${then}</p>
     <form method="post" class="actions">
       <input type="hidden" name="csrf" value="${csrf}" />
       <button class="button" type="submit">Continue to ${providerName}</button>
@@ -126,8 +127,8 @@ const timeOfDay = new Intl.DateTimeFormat("en-GB", { timeStyle: "short", timeZon
 const script = "document.forms[0].submit();";
 const scriptHash = createHash("sha256").update(script).digest("base64");
 
-/** The only page with a script, which the policy allows by its hash. */
-export const relayHeaders = pageHeaders("here", `'sha256-${scriptHash}'`);
+/** The only page with a script, which the policy allows by its hash. Its form may lead on to the app that completes the consent. */
+export const relayHeaders = pageHeaders("away", `'sha256-${scriptHash}'`);
 
 /** Sends on from our own address what the provider's page has posted to it (`sealPosted` in src/consent/round-trip.ts). */
 export async function relayPage({ action, sealed }: { action: string; sealed: string }, asker: Asker): Promise<string> {

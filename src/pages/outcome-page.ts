@@ -51,6 +51,13 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     what: "The link is being used in the browser where “Continue” was pressed first, and works only there. That keeps anyone else from finishing in your name.",
     next: "Go on in that browser, with cookies allowed. If that is not possible, or it was not you, ask for a new link.",
   },
+  burnt_state: {
+    status: 403,
+    tone: "bad",
+    title: "This attempt has been stopped",
+    what: "The provider’s answer to it arrived in another browser. Somebody else may have tried to finish in your name, or you in theirs. Nothing has been connected.",
+    next: "Open the link you were given and start again, all the way in this browser. If you have sent an address to anybody, do not do that again.",
+  },
   wrong_origin: {
     status: 403,
     tone: "bad",
@@ -99,6 +106,13 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     title: "This link has been used",
     what: "Each link works once, and this one has been used already.",
     next: "If you saw “Connected”, there is nothing left to do. If not, tell whoever sent it, and ask for a new link.",
+  },
+  plain_link: {
+    status: 410,
+    tone: "calm",
+    title: "This link is no longer accepted",
+    what: "Accounts are now connected only from within the application that you sign in to. That keeps anyone else from connecting theirs in your name, or yours in theirs. Nothing has been connected.",
+    next: "Ask whoever sent it for a new link, or look for “Connect” in the application.",
   },
   too_many_requests: {
     status: 429,

@@ -18,8 +18,11 @@ const starter: Principal = {
   expiresAt: null,
 };
 
-/** What there is to try. `link`: where to connect the sandbox's account; null: it is connected. `obstacle`: why there is nothing to try. */
-type Sandbox = { link: string | null } | { obstacle: string };
+/**
+ * What there is to try. `link`: where to connect the sandbox's account; null: it is connected. `obstacle`: why there is nothing to try.
+ * `needsApp`: only an app may make the link.
+ */
+type Sandbox = { link: string | null } | { obstacle: string } | { needsApp: true };
 
 /**
  * Makes sure that there is something to try, and says in plain text how. Never rejects: if somebody has put another connection or
@@ -30,7 +33,7 @@ export async function firstSteps(
   { config, given, log }: { config: Config; given: Environment; log: Pick<Logger, "warn"> },
 ): Promise<string> {
   if (broker.sandbox === null) return "";
-  const sandbox = await prepare(broker, broker.sandbox).catch((err: unknown) => {
+  const sandbox = await prepare(broker, broker.sandbox, config).catch((err: unknown) => {
     const why = err instanceof BrokerError ? err.message : "What was wrong is not known.";
     const obstacle = `the sandbox cannot be tried. ${why} ${remedy}`;
     log.warn({ err }, obstacle);
@@ -45,6 +48,7 @@ const remedy =
 async function prepare(
   { connections, clients, records, consent, hasOldSandboxSecret }: Broker,
   { clientId, clientSecret }: { clientId: string; clientSecret: () => string },
+  { consentCompletion }: Pick<Config, "consentCompletion">,
 ): Promise<Sandbox> {
   const { status } = await ensureSandbox(
     {
@@ -65,6 +69,7 @@ async function prepare(
   // The stored one ends with the encryption key that made it.
   if (await hasOldSandboxSecret()) await clients.patch(starter, name, { clientSecret: clientSecret() });
   const mustConnect = status === "pending" || status === "needs_reauthorization";
+  if (mustConnect && consentCompletion === "app") return { needsApp: true };
   const link = mustConnect ? await consent.links.create(starter, name, {}) : null;
   return { link: link?.url ?? null };
 }
@@ -78,6 +83,7 @@ function describe({ sandbox, keyFile, given, config }: FirstSteps): string {
 
 function describeSandbox({ sandbox, keyFile, given, config }: FirstSteps): string[] {
   if ("obstacle" in sandbox) return [`But ${sandbox.obstacle}`];
+  if ("needsApp" in sandbox) return appOnly(config);
   const bearer = keyFile === null ? givenKey(given) : `$(cat ${shellWord(nearPath(keyFile.path))})`;
   const curl = `   curl -H "Authorization: Bearer ${bearer}" ${config.publicUrl}/tokens/sandbox`;
   if (sandbox.link === null) {
@@ -90,6 +96,21 @@ function describeSandbox({ sandbox, keyFile, given, config }: FirstSteps): strin
     "2. Get a token (in a second terminal, in this folder):",
     curl,
     "3. Run the same line again after 90 seconds: that token is over, and Freshet hands out the next one.",
+  ];
+}
+
+/** With CONSENT_COMPLETION=app no link that is printed here could be opened. */
+function appOnly({ publicUrl, returnOrigins }: Config): string[] {
+  const origins =
+    returnOrigins.length === 0
+      ? "set RETURN_ORIGINS to the origin of your app and start again"
+      : returnOrigins.join(", ");
+  return [
+    "No link to try the sandbox is printed: CONSENT_COMPLETION=app lets only an app connect accounts.",
+    `1. Where the app may have browsers come back to (RETURN_ORIGINS): ${origins}.`,
+    '2. Have it make a link: POST /connections/sandbox/consent-links with "completion": "app", end_user and return_to.',
+    `3. What it does then: "Completion by your app" in docs/consent.md; the API: ${publicUrl}/docs`,
+    "Or leave CONSENT_COMPLETION away to try the sandbox with a link of your own.",
   ];
 }
 

@@ -17,6 +17,8 @@ export type NewConsentLink = {
   returnTo: string | null;
   manual: boolean;
   purpose: string | null;
+  /** Null: a plain link. */
+  endUser: string | null;
   createdBy: string;
   expiresInSeconds: number;
 };
@@ -31,15 +33,19 @@ const columns: Columns<ConsentLinkRow> = {
   returnTo: "return_to",
   manual: "manual",
   purpose: "purpose",
+  endUser: "end_user",
   createdBy: "created_by",
   claimedBy: "claimed_by",
   mac: "mac",
-  used: "used_at IS NOT NULL",
+  used: "used_at IS NOT NULL AND (held_until IS NULL OR held_until > clock_timestamp())",
   expired: "expires_at <= clock_timestamp()",
   expiresAt: "expires_at",
 };
 
 export const linkColumns = selectList(columns);
+
+/** Not used up. A link whose code waits for the app is free again if the app does not come in time. */
+const isFree = Sql.raw("(l.used_at IS NULL OR l.held_until <= clock_timestamp())");
 
 /** What opens a link: its id, and the hash of its secret. */
 export type LinkKey = { id: string; secretHash: Uint8Array<ArrayBuffer> };
@@ -70,9 +76,10 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
       const expiresAt = time?.expiresAt ?? new Date(0);
       const mac = proofs.sign({ ...link, expiresAt, claimedBy: null });
       await prisma.$executeRaw`
-        INSERT INTO consent_links (id, connection_id, secret_hash, return_to, manual, purpose, created_by, expires_at, mac)
+        INSERT INTO consent_links
+          (id, connection_id, secret_hash, return_to, manual, purpose, end_user, created_by, expires_at, mac)
         VALUES (${link.id}, ${link.connectionId}::uuid, ${link.secretHash}, ${link.returnTo}, ${link.manual},
-          ${link.purpose}, ${link.createdBy}, ${expiresAt}::timestamptz, ${mac})`;
+          ${link.purpose}, ${link.endUser}, ${link.createdBy}, ${expiresAt}::timestamptz, ${mac})`;
       return { expiresAt };
     },
 
@@ -92,8 +99,8 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
     async claim({ id, secretHash }: LinkKey, browserHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
       for (let row = await this.find({ id, secretHash }); row !== null;) {
         const mac = proofs.sign({ ...row, claimedBy: browserHash });
-        const count = await prisma.$executeRaw`UPDATE consent_links SET claimed_by = ${browserHash}, mac = ${mac}
-          WHERE id = ${id} AND secret_hash = ${secretHash} AND used_at IS NULL AND expires_at > clock_timestamp()
+        const count = await prisma.$executeRaw`UPDATE consent_links l SET claimed_by = ${browserHash}, mac = ${mac}
+          WHERE id = ${id} AND secret_hash = ${secretHash} AND ${isFree} AND expires_at > clock_timestamp()
             AND (claimed_by IS NULL OR claimed_by = ${browserHash}) AND mac = ANY(${[row.mac, mac]}::text[])`;
         if (count === 1) return true;
         // A rotation of encryption keys signs links anew: then nobody else has claimed it.
@@ -107,7 +114,7 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
     /** Uses a link up before its code is exchanged. False: it is used already. */
     async reserve(id: string): Promise<boolean> {
       const count = await prisma.$executeRaw`
-        UPDATE consent_links SET used_at = clock_timestamp() WHERE id = ${id} AND used_at IS NULL`;
+        UPDATE consent_links l SET used_at = clock_timestamp(), held_until = NULL WHERE id = ${id} AND ${isFree}`;
       return count === 1;
     },
 
@@ -149,6 +156,23 @@ const requestColumns: Columns<WaitingRequest> = {
 };
 const joinedRequestColumns = selectList(requestColumns, "request.");
 
+/** What is stored of a code that waits for its app. `request` is sealed; so is `forBrowser`, which tells where its browser goes. */
+type HeldCode = {
+  ticketHash: Uint8Array<ArrayBuffer>;
+  request: Uint8Array<ArrayBuffer>;
+  forBrowser: string;
+  seconds: number;
+};
+
+/** A request whose code is held. `expired`: the app has come too late. */
+export type HeldRequest = WaitingRequest & { connectionName: string; expired: boolean };
+
+const heldColumns: Columns<HeldRequest> = {
+  ...requestColumns,
+  connectionName: "c.name",
+  expired: "r.expires_at <= clock_timestamp()",
+};
+
 export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequests>;
 
 /** The statements that move a state: docs/internals/consent.md, "A state". */
@@ -160,8 +184,11 @@ export function createAuthorizationRequests(prisma: Prisma) {
      */
     async insert(request: NewAuthorizationRequest): Promise<number | null> {
       // A row that is locked at this moment must not delay a new request.
+      // An app that comes too late is told so for a while.
       await prisma.$executeRaw`DELETE FROM authorization_requests WHERE id IN (SELECT id FROM authorization_requests
-        WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED)`;
+        WHERE expires_at <= clock_timestamp()
+          AND (ticket_hash IS NULL OR expires_at <= clock_timestamp() - ${seconds(consentTimes.outcomeSeconds)})
+        FOR UPDATE SKIP LOCKED)`;
       await forgetAttempts(prisma);
       // One at a time for a link: a statement that begins after the lock was taken sees what its last holder has committed.
       const lock = prisma.$queryRaw`SELECT id FROM consent_links WHERE id = ${request.linkId} FOR UPDATE`;
@@ -186,10 +213,64 @@ export function createAuthorizationRequests(prisma: Prisma) {
       const [joined] = await prisma.$queryRaw<TokenRow[]>`
         SELECT ${joinedRequestColumns}, ${tokenColumns}, ${joinedClientColumns}
         FROM authorization_requests r JOIN connections c ON c.id = r.connection_id LEFT JOIN clients k ON k.id = c.client_ref
-        WHERE r.state_hash = ${stateHash} AND r.expires_at > clock_timestamp()`;
+        WHERE r.state_hash = ${stateHash} AND r.ticket_hash IS NULL AND r.expires_at > clock_timestamp()`;
       if (joined === undefined) return null;
       const [request, rest] = takeJoined(requestColumns, "request.", joined);
       return { ...request, connection: splitClient(rest) };
+    },
+
+    /**
+     * Keeps the code of a request for the app: the request is sealed anew with it, and found by its ticket from then on, no longer by its
+     * state. The same statement uses the link up for as long, and notes for the state where its browser goes. False: the link is not free, or
+     * the state was consumed or held before.
+     */
+    async hold(id: string, { ticketHash, request, forBrowser, seconds: lives }: HeldCode): Promise<boolean> {
+      const count = await prisma.$executeRaw`
+        WITH mine AS (
+          UPDATE consent_links l SET used_at = clock_timestamp(), held_until = clock_timestamp() + ${seconds(lives)}
+          FROM authorization_requests q
+          WHERE q.id = ${id}::uuid AND q.ticket_hash IS NULL AND q.expires_at > clock_timestamp() AND l.id = q.link_id
+            AND ${isFree} RETURNING l.held_until
+        ), held AS (
+          UPDATE authorization_requests q SET ticket_hash = ${ticketHash}, request_sealed = ${request}, expires_at = mine.held_until
+          FROM mine WHERE q.id = ${id}::uuid AND q.ticket_hash IS NULL RETURNING q.*
+        )
+        INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, ticket, expires_at)
+        SELECT state_hash, browser_hash, link_id, ${forBrowser}, clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} FROM held`;
+      return count === 1;
+    },
+
+    /** The request that a ticket completes, with its connection. It is still found ten minutes after its time. Changes nothing. */
+    async findHeld(ticketHash: Uint8Array<ArrayBuffer>): Promise<HeldRequest | null> {
+      const rows = await prisma.$queryRaw<HeldRequest[]>`
+        SELECT ${selectList(heldColumns)} FROM authorization_requests r JOIN connections c ON c.id = r.connection_id
+        WHERE r.ticket_hash = ${ticketHash}`;
+      return rows[0] ?? null;
+    },
+
+    /**
+     * The same as `consume` for a request whose code is held. The attempt is noted under the hash of the ticket, with that of the caller in the
+     * place of a browser's, and its link stays used. Null: it was consumed before, or its time is over.
+     */
+    async consumeHeld(
+      ticketHash: Uint8Array<ArrayBuffer>,
+      callerHash: Uint8Array<ArrayBuffer>,
+    ): Promise<RowWithClient | null> {
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH consumed AS (
+          DELETE FROM authorization_requests WHERE ticket_hash = ${ticketHash} AND expires_at > clock_timestamp() RETURNING *
+        ), used AS (
+          UPDATE consent_links l SET held_until = NULL FROM consumed q
+          WHERE l.id = q.link_id AND l.held_until = q.expires_at RETURNING l.id
+        ), noted AS (
+          INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
+          SELECT q.ticket_hash, ${callerHash}::bytea, q.link_id, clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)}
+          FROM consumed q JOIN used ON used.id = q.link_id
+        )
+        SELECT ${tokenColumns}, ${joinedClientColumns}
+        FROM consumed q JOIN used ON used.id = q.link_id JOIN connections c ON c.id = q.connection_id
+          LEFT JOIN clients k ON k.id = c.client_ref`;
+      return rows[0] === undefined ? null : splitClient(rows[0]);
     },
 
     /** Notes an error that came back and does not end the request. True: it is the first for this request. */
@@ -216,8 +297,8 @@ export function createAuthorizationRequests(prisma: Prisma) {
           INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
           SELECT state_hash, browser_hash, link_id, clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} FROM consumed
         ), used AS (
-          UPDATE consent_links l SET used_at = clock_timestamp() FROM consumed q
-          WHERE ${usesLink} AND l.id = q.link_id AND l.used_at IS NULL RETURNING l.id
+          UPDATE consent_links l SET used_at = clock_timestamp(), held_until = NULL FROM consumed q
+          WHERE ${usesLink} AND l.id = q.link_id AND ${isFree} RETURNING l.id
         )
         SELECT EXISTS (SELECT 1 FROM used) AS "wasLinkFree", ${tokenColumns}, ${joinedClientColumns}
         FROM consumed q JOIN connections c ON c.id = q.connection_id LEFT JOIN clients k ON k.id = c.client_ref`;
@@ -238,11 +319,30 @@ export type Attempt = {
 /** The same with its outcome, sealed; null: it has not ended. `isOverdue`: it never will, since the process that began it is gone. */
 export type NotedAttempt = Attempt & { ticket: string | null; isOverdue: boolean };
 
-const attemptColumns: Columns<Omit<NotedAttempt, "isOverdue">> = {
+/** `callerHash`: of the caller that completed it. `isOverdue`: it never ends, since its process is gone. */
+export type NotedCompletion = {
+  callerHash: Uint8Array;
+  linkId: string;
+  connectionName: string;
+  isOverdue: boolean;
+};
+
+const isOverdue = `a.ticket IS NULL AND a.expires_at <= clock_timestamp()
+  + make_interval(secs => ${consentTimes.outcomeSeconds - consentTimes.longestAttemptSeconds})`;
+
+const attemptColumns: Columns<NotedAttempt> = {
   attemptHash: "attempt_hash",
   browserHash: "browser_hash",
   linkId: "link_id",
   ticket: "ticket",
+  isOverdue,
+};
+
+const completionColumns: Columns<NotedCompletion> = {
+  callerHash: "a.browser_hash",
+  linkId: "a.link_id",
+  connectionName: "c.name",
+  isOverdue,
 };
 
 export type ConsentAttempts = ReturnType<typeof createConsentAttempts>;
@@ -298,6 +398,15 @@ export function createConsentAttempts(prisma: Prisma) {
       return row?.ticket ?? null;
     },
 
+    /** What came of a code that an app completes, while it is noted. Null: nothing is noted under this ticket. */
+    async findCompletion(ticketHash: Uint8Array<ArrayBuffer>): Promise<NotedCompletion | null> {
+      const rows = await prisma.$queryRaw<NotedCompletion[]>`
+        SELECT ${selectList(completionColumns)}
+        FROM consent_attempts a JOIN consent_links l ON l.id = a.link_id JOIN connections c ON c.id = l.connection_id
+        WHERE a.attempt_hash = ${ticketHash} AND a.expires_at > clock_timestamp()`;
+      return rows[0] ?? null;
+    },
+
     async endCopied(attemptHash: Uint8Array<ArrayBuffer>, ticket: string): Promise<void> {
       await prisma.$executeRaw`UPDATE consent_attempts SET ticket = ${ticket},
         expires_at = clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} WHERE attempt_hash = ${attemptHash}`;
@@ -312,10 +421,8 @@ export function createConsentAttempts(prisma: Prisma) {
 
     async find(attemptHash: Uint8Array<ArrayBuffer>): Promise<NotedAttempt | null> {
       const rows = await prisma.$queryRaw<NotedAttempt[]>`
-        SELECT ${selectList(attemptColumns)},
-          ticket IS NULL AND expires_at <= clock_timestamp()
-            + ${seconds(consentTimes.outcomeSeconds - consentTimes.longestAttemptSeconds)} AS "isOverdue"
-        FROM consent_attempts WHERE attempt_hash = ${attemptHash} AND expires_at > clock_timestamp()`;
+        SELECT ${selectList(attemptColumns)} FROM consent_attempts a
+        WHERE attempt_hash = ${attemptHash} AND expires_at > clock_timestamp()`;
       return rows[0] ?? null;
     },
 

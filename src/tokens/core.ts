@@ -67,6 +67,7 @@ export type TokenCoreParts = {
   random: () => number;
   observer: RefreshObserver;
   alarms: Alarms;
+  completion: DeviceParts["completion"];
   /** Writes into the audit what comes of user codes. */
   audited: DeviceParts["audited"];
   onSpoolError: (place: SpoolPlace["name"], error: unknown) => void;

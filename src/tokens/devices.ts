@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../clock.ts";
-import { BrokerError, connectionNotFound, UnreadableSecretError } from "../errors.ts";
-import { rulesOfGrant } from "../grant-types.ts";
+import { BrokerError, connectionNotFound, forbiddenHere, UnreadableSecretError } from "../errors.ts";
+import { type CompletionRule, rulesOfGrant } from "../grant-types.ts";
 import type { ProviderDefinition } from "../providers/format/definition.ts";
 import { hostInputs, joinScopes } from "../providers/format/requirements.ts";
 import type { TemplateValues } from "../providers/format/template.ts";
@@ -65,12 +65,14 @@ export type DeviceParts = {
   /** True once this process shuts down and must begin nothing new. */
   lifecycle: Lifecycle;
   alarms: Pick<Alarms, "unreadable">;
+  completion: CompletionRule;
   /** Begins an entry of the audit about what comes of a code, and returns what ends it. Neither fails nor is waited for by the grant. */
   audited: (code: AuditedCode) => (result: string) => Promise<void>;
   onBackgroundError: (error: unknown) => void;
 };
 
 const perRound = 8;
+const instead = "Use a connection whose grant is authorization_code, and a consent link for the app.";
 
 export function createDevices(parts: DeviceParts): Devices {
   const { deviceCodes, rows, authorizations, sender, limits, vault, clock, lifecycle, alarms, onBackgroundError } =
@@ -98,6 +100,8 @@ export function createDevices(parts: DeviceParts): Devices {
 
   const poll = async (device: DeviceRow): Promise<void> => {
     if (device.expired) return await giveUp(parts, device, "expired_token");
+    // It was asked for before that was forbidden.
+    if (parts.completion === "app") return await giveUp(parts, device, "grant_not_applicable");
     const context = await prepare(device.connectionId);
     const opened = openCode(device, context.owner);
     if (opened === null) return await giveUp(parts, device, "unreadable_secret");
@@ -141,6 +145,7 @@ export function createDevices(parts: DeviceParts): Devices {
     async begin(connectionId, link) {
       const context = await prepare(connectionId);
       requireDeviceGrant(context.row);
+      if (parts.completion === "app") throw forbiddenHere("A user code", { instead, connection: context.row.name });
       if (link !== null && !isAskedFor(link, context.row)) throw justChanged(context.row);
       const { definition, row } = context;
       if (definition.device === null) throw notOffered(row);

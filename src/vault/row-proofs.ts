@@ -105,8 +105,9 @@ export function createRowProofs(
     links: proofs(
       "consent_links",
       ({ id }) => id,
-      ({ id, connectionId, secretHash, returnTo, manual, purpose, createdBy, expiresAt, claimedBy }) => [
-        { id, connectionId, returnTo, manual, purpose, createdBy, expiresAt },
+      ({ id, connectionId, secretHash, returnTo, manual, purpose, endUser, createdBy, expiresAt, claimedBy }) => [
+        // Without an end user the text is that of links from before there were any, so that those stay valid.
+        { id, connectionId, returnTo, manual, purpose, ...(endUser !== null && { endUser }), createdBy, expiresAt },
         { secretHash: hex(secretHash), claimedBy: claimedBy && hex(claimedBy) },
       ],
     ),

@@ -151,7 +151,15 @@ describeWithServices(["postgres"], "a row that another session holds for long", 
   it("an authorization request or an attempt that is over keeps nobody from beginning another", async () => {
     const { id: connectionId } = await stage.connect();
     const linkId = randomUUID();
-    const link = { id: linkId, connectionId, secretHash: bytes(), returnTo: null, manual: false, purpose: null };
+    const link = {
+      id: linkId,
+      connectionId,
+      secretHash: bytes(),
+      returnTo: null,
+      manual: false,
+      purpose: null,
+      endUser: null,
+    };
     await stage.links.insert({ ...link, createdBy: "test", expiresInSeconds: 600 });
     const request = () => ({ id: randomUUID(), stateHash: bytes(), connectionId, linkId, browserHash: bytes() });
     const sealed = { request: bytes(), mostOpen: 5 };

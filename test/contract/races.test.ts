@@ -123,7 +123,7 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
       createdBy: "k1",
       expiresInSeconds: 60,
     };
-    await stage.links.insert({ ...link, returnTo: null, manual: false, purpose: null });
+    await stage.links.insert({ ...link, returnTo: null, manual: false, purpose: null, endUser: null });
     const request = { id: randomUUID(), stateHash: sealedBytes(), browserHash: sealedBytes(), expiresInSeconds: 60 };
     const setOut = async (session: Prisma) =>
       await createAuthorizationRequests(session).insert({

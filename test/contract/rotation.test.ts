@@ -162,7 +162,14 @@ async function fill(stage: StoreStage) {
   const bounds = { abilities: ["tokens" as const], connections: ["*"], labels: {}, expiresAt: null };
   await stage.keys.insert({ id: keyId, name: "n", secretHash: new Uint8Array(32), ...bounds }, null);
   const linkId = randomUUID().slice(0, 12);
-  const ofLink = { returnTo: null, manual: false, purpose: null, createdBy: "x", expiresInSeconds: 3600 };
+  const ofLink = {
+    returnTo: null,
+    manual: false,
+    purpose: null,
+    endUser: null,
+    createdBy: "x",
+    expiresInSeconds: 3600,
+  };
   await stage.links.insert({ id: linkId, connectionId: row.id, secretHash: new Uint8Array(32), ...ofLink });
   const at = { connectionId: row.id, generation: row.generation };
   const [held, candidate] = [recordOf(row, "held"), recordOf(row, "refresh")];

@@ -35,6 +35,7 @@ const newKey = (fields: object): Send =>
   post("/keys", { name: "new", abilities: ["tokens"], connections: ["*"], ...fields });
 const change = (fields: object): Send => patch("/connections/acme", fields);
 const link = (fields: object, name = "acme"): Send => post(`/connections/${name}/consent-links`, fields);
+const forApp = { completion: "app", end_user: "42", return_to: "https://app.example/" };
 const hand = (fields: object, name = "acme"): Send => post(`/connections/${name}/import`, fields);
 const token = (query: string): Send => get(`/tokens/acme?${query}`);
 const list = (query: string): Send => get(`/connections?${query}`);
@@ -178,6 +179,16 @@ const granting: Cases = {
   "a purpose without a word": link({ purpose: " " }),
   "a purpose that is written backwards": link({ purpose: "\u202eseciovnI" }),
   "a link for a copied code where none is shown": link({ manual: true }),
+  "a link for an app's user who is not named": link({ completion: "app", return_to: "https://app.example/" }),
+  "a link for an app's user of two lines": link({ ...forApp, end_user: "4\n2" }),
+  "a user of an app for a plain link": link({ end_user: "42" }),
+  "a link for an app without a way back": link({ completion: "app", end_user: "42" }),
+  "a link for an app whose way back has a fragment": link({ ...forApp, return_to: "https://app.example/#done" }),
+  "a link for an app whose way back has a ticket": link({ ...forApp, return_to: "https://app.example/?ticket=x" }),
+  "a link for an app and a copied code": link({ ...forApp, manual: true }),
+  "a completion that there is not": link({ ...forApp, completion: "broker" }),
+  "a completion without a user": post("/consents/x/complete", {}),
+  "a ticket that nobody has": post(`/consents/${canary("ticket")}/complete`, { end_user: "42" }),
   "a link for a connection without consent": link({}, "acme-machine"),
   "a link for a disabled connection": link({}, "acme-off"),
   "a copied code where none is shown": post("/connections/acme/code", { code: canary("code") }),

@@ -3,6 +3,8 @@ import Fastify from "fastify";
 import type { FastifyInstance } from "fastify";
 import { systemClock } from "../../src/clock.ts";
 import { createConsentAudit } from "../../src/consent/audit.ts";
+import { createCodeOutcomes } from "../../src/consent/code-outcomes.ts";
+import { createCompletion } from "../../src/consent/completion.ts";
 import { createCopiedCodes } from "../../src/consent/copied-code.ts";
 import { type AuthorizationContext, createLinks, type LinkRequest } from "../../src/consent/links.ts";
 import { createOutcomes } from "../../src/consent/outcome.ts";
@@ -88,6 +90,8 @@ export type ConsentStage = {
   };
   catalog: ReturnType<typeof loadCatalog>;
   vault: TokenVault;
+  /** Signs as the vault does. */
+  sign(purpose: string, text: string): string;
   /** Puts a new key first, so that the key of earlier forms comes second. */
   rotateKeys(): void;
   close(): Promise<void>;
@@ -106,13 +110,20 @@ type StageOptions = {
   /** Where they reach the sandbox's: another name of the same server makes it another site. */
   authorizeOrigin?: string;
   returnOrigins?: string[];
+  completion?: "any" | "app";
   /** Provider files beside the built-in ones. */
   extraFolder?: string;
   organisation?: { name: string | null; contact: string | null };
 };
 
 export async function setConsentStage(options: StageOptions): Promise<ConsentStage> {
-  const { publicUrl, authorizeOrigin = publicUrl, returnOrigins = [], extraFolder = null } = options;
+  const {
+    publicUrl,
+    authorizeOrigin = publicUrl,
+    returnOrigins = [],
+    extraFolder = null,
+    completion = "any",
+  } = options;
   const { organisation = { name: null, contact: null } } = options;
   const database = await useEmbedded();
   const sandbox = { publicUrl: `${authorizeOrigin}/sandbox`, localUrl: `${publicUrl}/sandbox` };
@@ -198,6 +209,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     publicUrl,
     organisation,
     returnOrigins,
+    completion,
     formKeys: {
       sign: (...given) => formKeys.ring.sign(...given),
       signWithEach: (...given) => formKeys.ring.signWithEach(...given),
@@ -248,6 +260,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
       formKeys.all.unshift({ id: `k${formKeys.all.length + 1}`, key: randomBytes(32) });
       formKeys.ring = createKeyring(formKeys.all);
     },
+    sign: (purpose, text) => keyring.sign(purpose, text),
     async connect({ provider = "sandbox", ...given } = {}) {
       const known = catalog.get(provider);
       if (!known) throw new Error(`no provider ${provider}`);
@@ -288,7 +301,10 @@ type LinksDeps = Parameters<typeof createLinks>[0];
 type OutcomesDeps = Parameters<typeof createOutcomes>[0];
 type RoundTripDeps = Parameters<typeof createRoundTrip>[0];
 type CodesDeps = Parameters<typeof createCopiedCodes>[0];
-type Given = Pick<LinksDeps, "contextOf" | "formKeys" | "organisation" | "publicUrl" | "returnOrigins" | "linkRows"> &
+type Given = Pick<
+  LinksDeps,
+  "contextOf" | "formKeys" | "organisation" | "publicUrl" | "returnOrigins" | "completion" | "linkRows"
+> &
   Pick<OutcomesDeps, "accounts" | "catalog" | "records" | "clock" | "nowMs"> &
   Pick<CodesDeps, "connections"> & {
     database: Database;
@@ -306,10 +322,12 @@ function createConsent(given: Given) {
   const audited = createConsentAudit(given.audit);
   const common = { ...given, links, attempts, audited, ticketKeys: keyring };
   const outcomes = createOutcomes(common);
+  const requests = createAuthorizationRequests(database.prisma);
+  const codeOutcomes = createCodeOutcomes(common);
   const roundTrip = createRoundTrip({
     ...common,
     outcomes,
-    requests: createAuthorizationRequests(database.prisma),
+    requests,
     rows,
     sender: { prepare: noPush, ask: noPush },
     limits: { beside: () => noPush },
@@ -321,7 +339,8 @@ function createConsent(given: Given) {
     links,
     outcomes,
     roundTrip,
-    copiedCodes: createCopiedCodes({ ...common, outcomes, connections, organisation }),
+    copiedCodes: createCopiedCodes({ ...common, outcomes, codeOutcomes, connections, organisation }),
+    completion: createCompletion({ ...common, requests, codeOutcomes, connections, vault }),
   };
 }
 

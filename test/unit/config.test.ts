@@ -62,6 +62,7 @@ describe("what is not set has its default", () => {
       metricsPort: null,
       metricsKey: null,
       returnOrigins: [],
+      consentCompletion: "any",
       trustProxy: [],
       linkPostsPerMinute: 10,
       linkOpenRequests: 5,

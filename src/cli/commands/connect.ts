@@ -4,7 +4,7 @@ import { cliTimes } from "../../time.ts";
 import { type ApiClient, segment } from "../api-client.ts";
 import { CliError, UsageError } from "../errors.ts";
 import { type ConnectionOptions, createConnection } from "../making.ts";
-import { example, wholeNumber } from "../options.ts";
+import { choice, example, wholeNumber } from "../options.ts";
 import { printable } from "../output.ts";
 import { readProvider } from "../provider.ts";
 import { refuseSecretArguments } from "../questions.ts";
@@ -19,6 +19,8 @@ type ConnectOptions = {
   returnTo?: string;
   manual?: boolean;
   purpose?: string;
+  completion?: string;
+  endUser?: string;
 } & ConnectionOptions;
 
 /** `freshet connect NAME` */
@@ -40,6 +42,14 @@ export function addConnectCommand(program: Command, cli: Cli): void {
     .option("--expires-in <seconds>", "how long the link works (default: an hour)", wholeNumber)
     .option("--return-to <url>", "where the browser goes afterwards; one of RETURN_ORIGINS")
     .option("--manual", "the provider shows a code, which the person copies into the page")
+    .addOption(
+      choice(
+        "--completion <who>",
+        "app: your app completes it, with the key that this command uses; needs --end-user and --return-to",
+        ["app"],
+      ),
+    )
+    .option("--end-user <id>", "the app's user for whom the link is")
     .option("--purpose <text>", "what the account is connected for, shown to the person; at most 200 characters")
     .action(handle(cli, connect));
   example(
@@ -199,28 +209,46 @@ function stillWaiting(name: string, { grant, status, last_error: failure }: Reso
 
 async function connectByLink(session: Session, { name, path, connection, options }: Connecting) {
   const { api, output } = session;
-  const link = await api().post(`${path}/consent-links`, {
+  const asked = {
     expires_in: options.expiresIn,
     return_to: options.returnTo,
     manual: options.manual,
     purpose: options.purpose,
-  });
+    completion: options.completion,
+    end_user: options.endUser,
+  };
+  const link = await api()
+    .post(`${path}/consent-links`, asked)
+    .catch((error: unknown) => {
+      throw error instanceof CliError ? withAppLine(error, name) : error;
+    });
   // Read before the link is printed, so that everything that happens by the link comes after this.
   const shown = { connection, shown: "link", endingOf: endingOfLink(connection, link) };
   const watch = options.wait ? await watchConnection(api(), path, shown) : null;
   output.value(textOf(link["url"]), link);
   if (watch === null) return;
   tellConnected(session, name, watch);
-  output.note(`Open the link in the browser of whoever may connect ${name}. Waiting until it is connected …`);
+  const whose =
+    options.completion === "app"
+      ? `of the user ${options.endUser}, who is signed in to your app`
+      : `of whoever may connect ${name}`;
+  output.note(printable(`Open the link in the browser ${whose}. Waiting until it is connected …`));
   await waitFor(session, { name, watch, endsAt: link["expires_at"], options });
+}
+
+/** Where only an app may connect accounts: the line that makes a link for it. */
+function withAppLine(error: CliError, name: string): CliError {
+  if (!error.message.includes("CONSENT_COMPLETION=app")) return error;
+  const line = `freshet connect ${name} --completion app --end-user ID --return-to URL`;
+  return new CliError(`${error.message} From here: ${line}; the app completes it with the same key`, error.code);
 }
 
 /** A code to type in at the provider (RFC 8628), which the broker asks about meanwhile. */
 async function connectByCode(session: Session, { name, path, connection, options }: Connecting) {
   const { api, output } = session;
-  const { expiresIn, returnTo, manual, purpose } = options;
-  if (manual || [expiresIn, returnTo, purpose].some((given) => given !== undefined)) {
-    const forLinks = "--expires-in, --return-to, --manual and --purpose are for links";
+  const { expiresIn, returnTo, manual, purpose, completion, endUser } = options;
+  if (manual || [expiresIn, returnTo, purpose, completion, endUser].some((given) => given !== undefined)) {
+    const forLinks = "--expires-in, --return-to, --manual, --purpose, --completion and --end-user are for links";
     throw new UsageError(`${name} is connected with a code: ${forLinks}`);
   }
   // Read before the code is there: a quick person may have finished before this program looks again.

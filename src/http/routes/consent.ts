@@ -85,7 +85,7 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
   const complete = async (request: CallbackRoute, reply: FastifyReply) => {
     const query = readQuery(request.query);
     const at = { browser: readBrowser(request.cookies, publicUrl), address: request.ip };
-    return await leadOn(reply, `/connected/${await roundTrip.complete({ ...whereOf(request), query, ...at })}`);
+    return await leadOn(reply, await roundTrip.complete({ ...whereOf(request), query, ...at }));
   };
 
   const posted = { schema: { hide: true }, bodyLimit: largestAnswerBytes };
@@ -112,7 +112,7 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
     if (sealed === undefined) throw new ConsentError("stale_form");
     const query = roundTrip.openPosted({ path: pathOf(where), sealed });
     const at = { browser: readBrowser(request.cookies, publicUrl), address: request.ip };
-    return await leadOn(reply, `/connected/${await roundTrip.complete({ ...where, query, ...at })}`);
+    return await leadOn(reply, await roundTrip.complete({ ...where, query, ...at }));
   };
 
   for (const path of ["/callback/:provider", "/callback/:provider/:client"]) {

@@ -1,4 +1,5 @@
 import { Type } from "typebox";
+import type { Completion } from "../../consent/completion.ts";
 import type { CopiedCodes } from "../../consent/copied-code.ts";
 import type { Links } from "../../consent/links.ts";
 import { BrokerError } from "../../errors.ts";
@@ -8,17 +9,24 @@ import { consentTimes, providerTimes } from "../../time.ts";
 import { audited, noteInAudit } from "../audit.ts";
 import { principalOf } from "../auth.ts";
 import { connectionSchema, deviceSchema, linkSchema } from "../connection-answers.ts";
-import { type ApiScope, connectionParams as params, requestBody } from "../schemas.ts";
+import { type ApiScope, connectionParams as params, literals, requestBody, textField } from "../schemas.ts";
 import { viewConnection } from "../views.ts";
 
 export type GrantRoutesOptions = {
   connections: Pick<ConnectionService, "importGrant" | "decideAccount" | "beginDevice">;
-  consent: { links: Pick<Links, "create">; copiedCodes: Pick<CopiedCodes, "submit"> };
+  consent: { links: Pick<Links, "create">; copiedCodes: Pick<CopiedCodes, "submit">; completion: Completion };
 };
 
 const tags = ["connections"];
 // RFC 6749, appendix A.12: what a header can carry.
 const token = (description: string) => Type.String({ pattern: String.raw`^[\x20-\x7E]{1,16384}$`, description });
+
+const endUser = Type.String({
+  minLength: 1,
+  maxLength: 200,
+  description: "A user of your app, by the id that it has for them",
+  example: "42",
+});
 
 const link = requestBody(
   "NewConsentLink",
@@ -49,7 +57,23 @@ const link = requestBody(
         description: "What the account is connected for, in one line; the person who opens the link reads it",
       }),
     ),
+    completion: Type.Optional(
+      literals(["app"] as const, {
+        description:
+          "app: the browser ends at `return_to?ticket=…`, and your app completes the consent for its signed-in user: `POST /consents/:ticket/complete`. Needs `end_user` and `return_to`",
+      }),
+    ),
+    end_user: Type.Optional(endUser),
   },
+);
+
+const completedConsent = requestBody(
+  "ConsentCompletion",
+  {
+    description: "Who is signed in to your app, in the browser that has brought the ticket",
+    example: { end_user: "42" },
+  },
+  { end_user: endUser },
 );
 
 const tokenSet = requestBody(
@@ -99,7 +123,13 @@ export async function grantRoutes(app: ApiScope, { connections, consent }: Grant
     summary: "A link by which a person connects the account",
     description: "Give the link to the person: whoever has it can connect an account of theirs.",
     tags,
-    problems: ["connection_not_found", "connection_disabled", "provider_rejected", "client_rejected"] as const,
+    problems: [
+      "connection_not_found",
+      "connection_disabled",
+      "grant_not_applicable",
+      "provider_rejected",
+      "client_rejected",
+    ] as const,
     params,
     body: link,
     response: { 201: linkSchema },
@@ -108,20 +138,59 @@ export async function grantRoutes(app: ApiScope, { connections, consent }: Grant
     "/connections/:connection/consent-links",
     { schema: createSchema, config: audited("links.create", "connection", "connection") },
     async (request, reply) => {
-      const { expires_in, return_to, manual, purpose } = request.body;
+      const { expires_in, return_to, manual, purpose, completion, end_user } = request.body;
       const wanted = {
         ...(expires_in === undefined ? {} : { expiresInSeconds: expires_in }),
         ...(return_to === undefined ? {} : { returnTo: return_to }),
         ...(manual === undefined ? {} : { manual }),
         ...(purpose === undefined ? {} : { purpose }),
+        ...(completion === undefined ? {} : { completion }),
+        ...(end_user === undefined ? {} : { endUser: end_user }),
       };
       const { id, url, expiresAt } = await consent.links.create(
         principalOf(request),
         request.params.connection,
         wanted,
       );
-      noteInAudit(request, { detail: { link: id } });
+      noteInAudit(request, { detail: { link: id, binding: completion === "app" ? "app" : "weak" } });
       return await reply.code(201).send({ id, url, expires_at: expiresAt.toISOString() });
+    },
+  );
+
+  const complete = {
+    operationId: "completeConsent",
+    summary: "Complete a consent for the user who is signed in to your app",
+    description:
+      'For links with `"completion": "app"`, with the key that made the link. The code is exchanged once: the same call gets the same answer for ten minutes.',
+    tags,
+    problems: [
+      "not_found",
+      "wrong_end_user",
+      "authorization_expired",
+      "account_changed",
+      "conflict",
+      "connection_disabled",
+      "duplicate_grant",
+      "provider_rejected",
+      "client_rejected",
+    ] as const,
+    params: Type.Object({
+      ticket: textField(
+        "The parameter `ticket` with which the browser has come to `return_to`",
+        "Vd1Zc3l0H2bQfJ7sXk9pRw4mTn6uYa8eGi5oLz0BtCE",
+      ),
+    }),
+    body: completedConsent,
+    response: answer,
+  };
+  app.post(
+    "/consents/:ticket/complete",
+    { schema: complete, config: audited("consents.complete", "connection") },
+    async (request) => {
+      const principal = principalOf(request);
+      const found = await consent.completion.find(principal, request.params.ticket);
+      noteInAudit(request, { name: found.connectionName, detail: { link: found.linkId, binding: "app" } });
+      return viewConnection(await consent.completion.complete(principal, found, request.body.end_user));
     },
   );
 

@@ -94,6 +94,8 @@ export type AuthorizationDefinition = Readonly<{
   manualCode: boolean;
   /** The `redirect_uri` of a code that a person copies; null: none is sent, and the provider uses its default. */
   manualRedirectUri: string | null;
+  /** Null: not known; it lives for a minute at least. */
+  codeLifetimeSeconds: number | null;
   /** Where the parameters are pushed to (RFC 9126); null: they stand in the address. */
   pushed: ProviderRequest | null;
 }>;

@@ -111,6 +111,7 @@ const authorization = map("The request that sends a person to the provider (RFC 
   }),
   manual_code: flag("The provider shows the code to the person, who hands it over."),
   manual_redirect_uri: textOrNull("The redirect_uri of such a code."),
+  code_lifetime_s: secondsOrNull("How long a code lives, where that is less than a minute."),
   pushed,
 });
 

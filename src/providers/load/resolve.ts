@@ -177,6 +177,7 @@ function resolveAuthorization(file: ProviderFile): AuthorizationDefinition {
     },
     manualCode: authorization.manual_code ?? false,
     manualRedirectUri: authorization.manual_redirect_uri ?? null,
+    codeLifetimeSeconds: authorization.code_lifetime_s ?? null,
     pushed: pushed ? resolveSide(file, pushed, {}) : null,
   };
 }

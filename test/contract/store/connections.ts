@@ -57,6 +57,7 @@ export function connections(stage: () => StoreStage): void {
         returnTo: null,
         manual: false,
         purpose: null,
+        endUser: null,
         createdBy: "tests",
         expiresInSeconds: 60,
       });

@@ -11,7 +11,7 @@ export function holding(stage: StoreStage): Record<string, Make> {
     async (clientRef) => {
       const row = await stage.insert({ clientRef });
       const link = { id: randomUUID(), secretHash: sealedBytes(), connectionId: row.id, createdBy: "k1" };
-      const rest = { returnTo: null, manual: false, purpose: null, expiresInSeconds: 60 };
+      const rest = { returnTo: null, manual: false, purpose: null, endUser: null, expiresInSeconds: 60 };
       await stage.links.insert({ ...link, ...rest });
       const values = [row.id, link.id].filter((_value, index) => sql.includes(`$${index + 1}`));
       await stage.database.prisma.$executeRawUnsafe(sql, ...values);

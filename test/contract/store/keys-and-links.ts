@@ -259,6 +259,7 @@ export function consent(stage: () => StoreStage): void {
       returnTo: "https://app.example/",
       manual,
       purpose: "Invoices",
+      endUser: null,
       createdBy: "k1",
       expiresInSeconds,
     };
@@ -326,7 +327,7 @@ export function consent(stage: () => StoreStage): void {
       const [theirs, here] = [createConsentLinks(prisma, newer), createConsentLinks(prisma, lacking)];
       const { id: connectionId } = await stage().insert();
       const key = { id: randomUUID(), secretHash: hash(connectionId) };
-      const rest = { returnTo: "https://app.example/", manual: false, purpose: null, createdBy: "k1" };
+      const rest = { returnTo: "https://app.example/", manual: false, purpose: null, endUser: null, createdBy: "k1" };
       await theirs.insert({ ...key, ...rest, connectionId, expiresInSeconds: 60 });
       await nameNewerKey(stage());
       const missing = { code: "encryption_key_missing" };
@@ -381,6 +382,7 @@ export function consent(stage: () => StoreStage): void {
         returnTo: null,
         manual: false,
         purpose: null,
+        endUser: null,
         createdBy: "k1",
         expiresInSeconds: 60,
       };

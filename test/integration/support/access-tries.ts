@@ -85,6 +85,9 @@ const ofConnections: Try[] = [
     note: ": `retry_ended: true`",
   }),
   ...onConnection("POST /connections/:connection/refresh", { body: { end: true }, note: ": `end: true`" }),
+  same("POST /consents/:ticket/complete", "an unknown ticket, or one of a link that another key made", {
+    body: { end_user: "42" },
+  }),
 ];
 
 const administration: Try[] = [

@@ -26,6 +26,11 @@ export const elsewhere: Elsewhere[] = [
     test: "test/unit/providers/inputs.test.ts",
     title: "The definition vouches for the domains.",
   },
+  {
+    setting: "authorization.code_lifetime_s",
+    test: "test/unit/consent/completion.test.ts",
+    title: "no longer than the code lives",
+  },
   { setting: "extends", test: catalog, title: "maps merge, everything else replaces" },
   {
     setting: "networks",

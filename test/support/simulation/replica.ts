@@ -124,6 +124,7 @@ export class Replica {
       vault: createPlainVault(),
       keys: noOtherKeys,
       alarms: noAlarms,
+      completion: "any",
       audited: () => async () => {},
       health,
       onServed: () => {},

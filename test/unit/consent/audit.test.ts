@@ -60,6 +60,7 @@ describe("what a person at a consent link leaves in the audit", () => {
       actor: { kind: "link", id: person.id, name: "tests" },
       target: { kind: "connection", name: person.connectionName },
       address: "127.0.0.1",
+      detail: { binding: "weak" },
       mustNotFail: true,
     };
     expect(entries()).toEqual([
@@ -126,7 +127,7 @@ describe("what a person at a consent link leaves in the audit", () => {
     expect(entries().at(-1)).toMatchObject({
       actor: { kind: "link", id: person.id, name: "tests" },
       target: { name: connectionName },
-      detail: { accept: accept === "yes" },
+      detail: { accept: accept === "yes", binding: "weak" },
     });
   });
 

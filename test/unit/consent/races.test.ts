@@ -19,6 +19,7 @@ async function insertLink() {
     returnTo: null,
     manual: false,
     purpose: null,
+    endUser: null,
     createdBy: "tests",
     expiresInSeconds: 3600,
   };

@@ -19,6 +19,7 @@ const question: ConsentQuestion = {
   csrf: "c",
   manual: null,
   device: null,
+  endsAt: null,
 };
 
 const refuse = async () => await Promise.reject(new ConsentError("invalid_state"));

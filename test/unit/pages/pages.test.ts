@@ -20,6 +20,7 @@ const question: ConsentQuestion = {
   csrf: evil,
   manual: null,
   device: null,
+  endsAt: null,
 };
 
 const asker = { host: evil, name: evil, contact: evil };

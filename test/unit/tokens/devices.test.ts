@@ -110,6 +110,7 @@ class Stage {
       clock: this.clock,
       lifecycle: this,
       alarms: noAlarms,
+      completion: "any",
       audited: ({ connection }) => {
         if (connection !== null) this.audited.push(`${connection} begun`);
         return async (result) => void this.audited.push(`${connection ?? "-"} ${result}`);

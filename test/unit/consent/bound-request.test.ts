@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { expect, it } from "vitest";
-import { type BoundRequest, hex, openBound, sealBound } from "../../../src/consent/round-trip.ts";
+import { type BoundRequest, hex, openBound, sealBound } from "../../../src/consent/bound-request.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/vault.ts";
 
