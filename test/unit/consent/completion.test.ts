@@ -105,14 +105,13 @@ describe("a held code", () => {
 
   test("whose broker was killed in the exchange: who asks waits at first, and is told that it was interrupted later", async () => {
     const { ticket, connectionId } = await heldCode();
-    let begun = () => {};
-    const isBegun = new Promise<void>((resolve) => (begun = resolve));
-    stage.behaviour.exchange = async () => {
-      begun();
-      return await new Promise(() => {});
-    };
-    void complete(ticket);
-    await isBegun;
+    await new Promise<void>((begun) => {
+      stage.behaviour.exchange = async () => {
+        begun();
+        return await new Promise(() => {});
+      };
+      void complete(ticket);
+    });
     stage.behaviour.hurries = true;
     expect(await complete(ticket)).toBe("conflict");
     await run(
@@ -174,27 +173,34 @@ describe("an app's link", () => {
       ["consents.begin", { binding: "app" }, "ok"],
       ["consents.hold", { binding: "app" }, "ok"],
     ]);
-    expect(stage.events.filter((event) => event.connectionId === connectionId).at(-1)).toMatchObject({
+    expect(stage.events.findLast((event) => event.connectionId === connectionId)).toMatchObject({
       type: "consent_failed",
       detail: { error: "wrong_end_user" },
     });
   });
 });
 
-describe("with CONSENT_COMPLETION=app", () => {
-  /** A plain link from before, and its browser: `begun` at the broker of then, `later` at that of now. */
-  async function fromBefore(given: { manual?: boolean } = {}) {
-    const context = await stage.connect(given.manual ? { provider: "apicbase" } : {});
-    const { connectionId } = context;
-    strict.contexts.set(connectionId, context);
-    const link = await stage.createLink({ connectionId, ...given });
-    const begun = createTestBrowser(stage.app, publicUrl);
-    const page = await begun.get(link.url);
-    const later = createTestBrowser(strict.app, publicUrl);
-    later.cookie = begun.cookie;
-    return { ...link, ...context, begun, later, csrf: csrfOf(page.body) };
-  }
+/** A plain link from before, and its browser: `begun` at the broker of then, `later` at that of now. */
+async function fromBefore(given: { manual?: boolean } = {}) {
+  const context = await stage.connect(given.manual ? { provider: "apicbase" } : {});
+  const { connectionId } = context;
+  strict.contexts.set(connectionId, context);
+  const link = await stage.createLink({ connectionId, ...given });
+  const begun = createTestBrowser(stage.app, publicUrl);
+  const page = await begun.get(link.url);
+  const later = createTestBrowser(strict.app, publicUrl);
+  later.cookie = begun.cookie;
+  return { ...link, ...context, begun, later, csrf: csrfOf(page.body) };
+}
 
+/** At the broker of then, up to the callback. */
+async function callbackOf({ begun, url, csrf }: { begun: TestBrowser; url: string; csrf: string }): Promise<string> {
+  const toProvider = await begun.post(url, { csrf });
+  const back = await begun.post(String(toProvider.headers["location"]), { decision: "authorize" });
+  return String(back.headers["location"]);
+}
+
+describe("with CONSENT_COMPLETION=app", () => {
   test("plain links, manual ones, and codes that are handed in are refused; an app's are not", async () => {
     const { connectionId } = await strict.connect();
     await expect(strict.createLink({ connectionId })).rejects.toMatchObject({ code: "grant_not_applicable" });
@@ -208,13 +214,6 @@ describe("with CONSENT_COMPLETION=app", () => {
     const { address } = await heldCode({ of: strict });
     expect(address).toContain(`${shop}/connected?ticket=`);
   });
-
-  /** At the broker of then, up to the callback. */
-  async function callbackOf({ begun, url, csrf }: { begun: TestBrowser; url: string; csrf: string }): Promise<string> {
-    const toProvider = await begun.post(url, { csrf });
-    const back = await begun.post(String(toProvider.headers["location"]), { decision: "authorize" });
-    return String(back.headers["location"]);
-  }
 
   test.each(["opened", "pressed", "pasted", "back"])(
     "a plain link from before is no longer accepted (%s): 410, and nothing is exchanged",
@@ -240,8 +239,9 @@ describe("with CONSENT_COMPLETION=app", () => {
     const link = await fromBefore();
     const { begun, later, connectionId, connectionName } = link;
     const held = { attemptId: connectionId, account: "7", label: "bob" };
-    for (const each of [stage, strict])
-      each.behaviour.held.set(connectionId, { ...held, connectionId, accepted: false });
+    for (const { behaviour } of [stage, strict]) {
+      behaviour.held.set(connectionId, { ...held, connectionId, accepted: false });
+    }
     stage.behaviour.exchange = async () => ({ connectionName, held, endsSoon: false });
     const page = await begun.ticketOf(await callbackOf(link));
     const csrf = csrfOf((await begun.get(page)).body);
