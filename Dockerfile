@@ -57,4 +57,5 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT || 8080}/livez`).then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
-CMD ["node", "bin/broker.cjs"]
+# No core dump, which would hold keys and tokens, and no debugger, which anybody who may send SIGUSR1 could open.
+CMD ["sh", "-c", "ulimit -c 0; exec node --disable-sigusr1 bin/broker.cjs"]

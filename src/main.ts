@@ -14,6 +14,7 @@ import { withoutControls } from "./text.ts";
 const dotenv = "--dotenv";
 
 async function main(args: readonly string[]): Promise<void> {
+  process.report.excludeEnv = true; // Node's diagnostic reports would hold every secret that a variable has
   let [warnings, file]: [readonly FirstWarning[], EnvFile | null] = [[], null];
   try {
     requireNoArguments(args.filter((arg) => arg !== dotenv));

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { type Config, configVariables, type Environment, isLoopbackName, secretVariables } from "../config.ts";
-import { cannotListen } from "../errors.ts";
+import { cannotListen, StartupError } from "../errors.ts";
 import { describeNearMiss, findNearMisses, withSource } from "./env-file.ts";
 
 /** Settings with which a start goes on although they are most likely a mistake: one line for the log each, with its variable or file. */
@@ -48,6 +48,21 @@ export function addressWarnings(
   const remedy = `leave PUBLIC_URL away, or set it to http://${hostname}:${port}, unless a proxy passes on what comes to port ${publicPort}`;
   const text = `PUBLIC_URL leads to port ${publicPort} of this machine, and Freshet listens on PORT ${port}: ${remedy}`;
   return [{ variable: "PUBLIC_URL", text: withSource(text, file) }];
+}
+
+/**
+ * Node's debugger, which is for developers. `address`: where it listens; undefined: it does not.
+ * @throws StartupError where others than this machine reach the broker
+ */
+export function debuggerWarnings(
+  { publicUrl }: Pick<Config, "publicUrl">,
+  address: string | undefined,
+): FirstWarning[] {
+  if (address === undefined) return [];
+  const told =
+    "Node's debugger listens (--inspect, in the command or in NODE_OPTIONS), and whoever reaches it reads every key";
+  if (!isLoopbackName(new URL(publicUrl).hostname)) throw new StartupError(`${told}: take it away`);
+  return [{ variable: "NODE_OPTIONS", text: `${told}: this is for development alone` }];
 }
 
 /** Where the role of the running broker may do all that the owner of its tables may. The embedded database has one role, and no other way. */

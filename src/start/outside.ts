@@ -29,8 +29,9 @@ import { createConnections } from "../store/connections.ts";
 import { createConsentLinks } from "../store/consents.ts";
 import { whyAway } from "../store/database-errors.ts";
 import { createDatabaseHealth, type DatabaseHealth, openPostgres } from "../store/database.ts";
+import { type DataDir, holdDataDir } from "../store/data-dir.ts";
 import { createDeviceAuthorizations } from "../store/devices.ts";
-import { type DataDir, holdDataDir, openEmbedded } from "../store/embedded.ts";
+import { openEmbedded } from "../store/embedded.ts";
 import { createTombstones } from "../store/token-sets.ts";
 import type { MigrationSession } from "../store/migrate.ts";
 import { createEncryptionKeys, createReplicas } from "../store/replicas.ts";
@@ -95,6 +96,7 @@ export async function openStorage(
   }: Pick<Providers, "catalog"> & Pick<Telling, "alarms"> & { log: Pick<Logger, "warn" | "info"> },
 ) {
   const dataDir = await holdDataDir(config.dataDir);
+  for (const text of dataDir.opened) log.warn({ variable: "DATA_DIR" }, text);
   const secrets = await findSecrets(config, dataDir);
   const keyring = createKeyring(secrets.encryptionKeys);
   const self = { id: await replicaId(dataDir), name: `${hostname()}:${config.port}`.replaceAll(/[^\w.:-]/g, "-") };

@@ -1,3 +1,4 @@
+import { url as debuggerAddress } from "node:inspector";
 import { pino } from "pino";
 import { type Broker, createBroker } from "../broker.ts";
 import { systemClock, withDeadline } from "../clock.ts";
@@ -7,14 +8,15 @@ import { startMetricsServer } from "../http/routes/health.ts";
 import { createLogger, plainLines } from "../telemetry/logger.ts";
 import { processTimes } from "../time.ts";
 import { firstSteps, tellStart } from "./first-steps.ts";
-import { addressWarnings, firstWarnings, roleWarnings } from "./first-warnings.ts";
+import { addressWarnings, debuggerWarnings, firstWarnings, roleWarnings } from "./first-warnings.ts";
 import { withPrintedKeyring } from "./keys-command.ts";
 
 /** The life of the process: broker → listen → drain. @throws StartupError for what the operator must mend */
 export async function serve(configured: Config, given: Environment): Promise<void> {
   const output = process.stdout.isTTY ? plainLines(process.stdout) : pino.destination(1);
   const log = createLogger(configured.logLevel, output);
-  for (const { text, ...about } of [...firstWarnings(given), ...addressWarnings(configured, given.file)]) {
+  const debugged = debuggerWarnings(configured, debuggerAddress());
+  for (const { text, ...about } of [...firstWarnings(given), ...addressWarnings(configured, given.file), ...debugged]) {
     log.warn(about, text);
   }
   const config = await withPrintedKeyring(configured, { env: given.env, log, clock: systemClock });

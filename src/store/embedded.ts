@@ -1,12 +1,10 @@
-import { randomBytes } from "node:crypto";
 import { chmodSync, cpSync, existsSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import type { PGlite } from "@electric-sql/pglite";
-import { StartupError, whyNotOnDisk } from "../errors.ts";
+import { StartupError } from "../errors.ts";
 import { PrismaClient } from "../generated/prisma/client.ts";
 import { projectRoot } from "../root.ts";
 import { causeOf } from "./database-errors.ts";
@@ -127,90 +125,4 @@ function sessionOf(pglite: PGlite): MigrationSession {
     execute: async (sql) => void (await pglite.exec(sql)),
     query: async <Row>(sql: string, parameters: unknown[] = []) => (await pglite.query(sql, parameters)).rows as Row[],
   };
-}
-
-/** DATA_DIR, locked by this process until it ends. */
-export type DataDir = {
-  readonly path: string;
-  readonly embeddedDatabase: string;
-  /** The folder of spooled answers. */
-  readonly spool: string;
-  /** The file of marks. */
-  readonly marks: string;
-  /** The folder of audit entries that the database does not have yet. */
-  readonly audit: string;
-  /** The file that says that this folder has seen a database of the sealed format. */
-  readonly sealedFormat: string;
-  /** Reads a secret from the folder, or makes it on first use, readable by this user only. */
-  secret(name: string, make: () => string): Promise<{ value: string; path: string; isNew: boolean }>;
-  release(): void;
-};
-
-/**
- * Locks the folder for this process.
- * @throws StartupError when it cannot be written, or another process has locked it.
- */
-export async function holdDataDir(path: string): Promise<DataDir> {
-  let lock: DatabaseSync;
-  try {
-    await mkdir(path, { recursive: true, mode: 0o700 });
-    lock = new DatabaseSync(join(path, "lock"));
-  } catch (error) {
-    throw new StartupError(`DATA_DIR ${path} cannot be written ${whyNotOnDisk(error)}`);
-  }
-  takeLock(lock, path);
-  held.add(lock);
-  return {
-    path,
-    embeddedDatabase: join(path, "database"),
-    spool: join(path, "spool"),
-    marks: join(path, "marks"),
-    audit: join(path, "audit"),
-    sealedFormat: join(path, "sealed-format"),
-    secret: async (name, make) => await readOrMake(join(path, name), make),
-    release() {
-      held.delete(lock);
-      lock.close();
-    },
-  };
-}
-
-/** Keeps the lock reachable: the garbage collector would close it, and so unlock the folder. */
-const held = new Set<DatabaseSync>();
-
-/** SQLite's exclusive lock is a file lock of the kernel: it ends when the process ends, in whatever way, and only then. */
-function takeLock(lock: DatabaseSync, path: string): void {
-  try {
-    lock.exec("BEGIN EXCLUSIVE");
-  } catch (error) {
-    lock.close();
-    const isBusy = (error as SqliteError).errcode === sqliteBusy;
-    throw new StartupError(
-      isBusy
-        ? `DATA_DIR ${path} is held by another broker process; each needs a folder of its own: stop that one, or set DATA_DIR`
-        : `DATA_DIR ${path} cannot be locked ${whyNotOnDisk(error)}`,
-    );
-  }
-}
-
-type SqliteError = NodeJS.ErrnoException & { errcode?: number };
-const sqliteBusy = 5;
-
-async function readOrMake(path: string, make: () => string) {
-  try {
-    return { value: (await readFile(path, "utf8")).trim(), path, isNew: false };
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") {
-      throw new StartupError(`${path} cannot be read ${whyNotOnDisk(error)}`);
-    }
-  }
-  const value = make();
-  const draft = `${path}.${randomBytes(4).toString("hex")}`;
-  try {
-    await writeFile(draft, `${value}\n`, { mode: 0o600, flush: true });
-    await rename(draft, path); // a start that is killed here leaves no half-written secret
-  } catch (error) {
-    throw new StartupError(`${path} cannot be written ${whyNotOnDisk(error)}`);
-  }
-  return { value, path, isNew: true };
 }

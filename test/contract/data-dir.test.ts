@@ -1,12 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { chmod, chown, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { StartupError } from "../../src/errors.ts";
-import { holdDataDir } from "../../src/store/embedded.ts";
+import { holdDataDir } from "../../src/store/data-dir.ts";
 import { guard, temporaryFolder } from "../support/services/guardian.ts";
 
 const program = fileURLToPath(new URL("hold-process.ts", import.meta.url));
@@ -116,4 +116,72 @@ describe("a secret in the broker's folder", () => {
     dataDir.release();
     await folder.remove();
   });
+});
+
+const modeOf = async (path: string) => (await stat(path)).mode & 0o777;
+
+describe("what other users of the machine may do", () => {
+  it("is taken away from the folder and its secrets, and told once; where nothing was open, nothing is said", async () => {
+    const folder = await temporaryFolder("open");
+    const { path } = folder;
+    const secrets = ["admin-key", "encryption-key"].map((name) => join(path, name));
+    for (const secret of secrets) await writeFile(secret, "a secret\n");
+    await chmod(path, 0o755);
+    await chmod(secrets[0] ?? "", 0o644);
+    await chmod(secrets[1] ?? "", 0o640);
+    const dataDir = await holdDataDir(path);
+    expect(dataDir.opened).toEqual([
+      `${path} was open to other users of this machine (0755), and is closed now (0700)`,
+      `${secrets[0]} was open to other users of this machine (0644), and is closed now (0600); if somebody else uses this machine, replace what it holds`,
+      `${secrets[1]} was open to other users of this machine (0640), and is closed now (0600); if somebody else uses this machine, replace what it holds`,
+    ]);
+    expect(await Promise.all([path, ...secrets].map(modeOf))).toEqual([0o700, 0o600, 0o600]);
+    dataDir.release();
+    const again = await holdDataDir(path);
+    expect(again.opened).toEqual([]);
+    again.release();
+    await folder.remove();
+  });
+
+  it("is left alone where a secret is a link, as to a secret of Docker or Kubernetes, which all may read", async () => {
+    const folder = await temporaryFolder("linked");
+    const elsewhere = await temporaryFolder("mounted");
+    await writeFile(join(elsewhere.path, "admin_key"), "a secret\n", { mode: 0o444 });
+    await symlink(join(elsewhere.path, "admin_key"), join(folder.path, "admin-key"));
+    const dataDir = await holdDataDir(folder.path);
+    expect(dataDir.opened).toEqual([]);
+    expect(await modeOf(join(elsewhere.path, "admin_key"))).toBe(0o444);
+    dataDir.release();
+    await folder.remove();
+    await elsewhere.remove();
+  });
+
+  it.skipIf(process.getuid?.() !== 0)(
+    "on a volume of another owner: its group stays, an open folder is told, and an open secret in it stops the start (as root)",
+    async () => {
+      const folder = await temporaryFolder("volume");
+      const { path } = folder;
+      await chown(path, 4242, 4242);
+      await chmod(path, 0o770);
+      const shared = await holdDataDir(path);
+      expect([shared.opened, await modeOf(path)]).toEqual([[], 0o770]);
+      shared.release();
+      await chmod(path, 0o777);
+      const open = await holdDataDir(path);
+      expect(open.opened).toEqual([
+        `DATA_DIR ${path} belongs to user 4242 and is open to every user of this machine (0777): nobody else is there in a container; elsewhere give it to the broker's user, with mode 0700`,
+      ]);
+      open.release();
+      const secret = join(path, "admin-key");
+      await writeFile(secret, "a secret\n");
+      await chown(secret, 4242, 4242);
+      await chmod(secret, 0o644);
+      await expect(holdDataDir(path)).rejects.toThrow(
+        `${secret} can be read by every user of this machine (0644), and belongs to user 4242: run chown 0 and chmod 600 on it`,
+      );
+      await chmod(secret, 0o640);
+      (await holdDataDir(path)).release();
+      await folder.remove();
+    },
+  );
 });

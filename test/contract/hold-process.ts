@@ -1,4 +1,4 @@
-import { holdDataDir } from "../../src/store/embedded.ts";
+import { holdDataDir } from "../../src/store/data-dir.ts";
 
 /** Takes a folder and holds it until it is killed, without keeping a reference to the lock. Or it prints why it could not. */
 const [path = ""] = process.argv.slice(2);

@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { generateKeyPairSync, randomBytes, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer as createWebServer } from "node:http";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
@@ -11,11 +11,12 @@ import { fileURLToPath } from "node:url";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readConfig, type Variables } from "../../src/config.ts";
+import { debuggerWarnings } from "../../src/start/first-warnings.ts";
 import { findSecrets, openProviders, openShared, openStorage, type Storage } from "../../src/start/outside.ts";
 import { createApiKeys } from "../../src/store/api-keys.ts";
 import { createDatabaseHealth } from "../../src/store/database.ts";
 import { openPostgres } from "../../src/store/database.ts";
-import { holdDataDir } from "../../src/store/embedded.ts";
+import { holdDataDir } from "../../src/store/data-dir.ts";
 import { applyMigrationsTo } from "../../src/store/migrate.ts";
 import { createKeyList, createKeyring } from "../../src/vault/keyring.ts";
 import { createTokenVault } from "../../src/vault/vault.ts";
@@ -65,7 +66,7 @@ const web = () => createWebServer((_request, response) => void response.end("hel
 
 async function newFolder(files: Record<string, string> = {}): Promise<string> {
   const path = join(folder, randomUUID());
-  await mkdir(path);
+  await mkdir(path, { mode: 0o700 });
   for (const [name, text] of Object.entries(files)) await writeFile(join(path, name), text);
   return path;
 }
@@ -117,6 +118,12 @@ const folders: Cases = {
   },
   "`DATA_DIR/admin-key` that is damaged": async () => await secretsIn({ "admin-key": canary }),
   "`DATA_DIR/encryption-key` that is damaged": async () => await secretsIn({ "encryption-key": canary }),
+  "`DATA_DIR` that others can read": async () => {
+    const path = await newFolder();
+    await chmod(path, 0o755);
+    return await openedIn(path);
+  },
+  "`DATA_DIR/admin-key` that others can read": async () => await openedIn(await newFolder({ "admin-key": "x" })),
   "`DATA_DIR/marks` that is a folder": async () => {
     const path = await newFolder();
     await mkdir(join(path, "marks"));
@@ -138,6 +145,14 @@ const folders: Cases = {
   "`HOST` of another machine": async () =>
     await run(["bin/broker.cjs"], { env: { PORT: String(await freePort()), HOST: "192.0.2.1" } }),
   "an argument of `npm start`": async () => await run(["bin/broker.cjs", "--dotenv", "--port", "9000"]),
+  "`--inspect`, for other machines": async () =>
+    await run(["--inspect=127.0.0.1:0", "--inspect-publish-uid=http", "bin/broker.cjs"], {
+      env: { PUBLIC_URL: "https://broker.example", PORT: String(await freePort()) },
+    }),
+  "`--inspect`, for this machine alone": () => {
+    const warnings = debuggerWarnings({ publicUrl: "http://localhost:8080" }, "ws://127.0.0.1:9229/x");
+    return { lines: warnings.map(({ text }) => text), exit: null };
+  },
   "Node.js 20, `bin/broker.cjs`": async () => await underNode("20.20.2", "bin/broker.cjs"),
   "Node.js 20, `bin/freshet.cjs`": async () => await underNode("20.20.2", "bin/freshet.cjs"),
   "Node.js 22, `src/main.ts`": async () => await underNode("22.18.0", "src/main.ts"),
@@ -149,6 +164,12 @@ async function providersIn(files: Record<string, string>): Promise<Told> {
   const { catalog } = openProviders(readConfig({ PROVIDERS_DIR }), log);
   expect(catalog.count.own).toBe(Object.keys(files).filter((name) => name.endsWith(".yml")).length);
   return { lines: texts(lines.join("")), exit: null };
+}
+
+async function openedIn(path: string): Promise<Told> {
+  const dataDir = await holdDataDir(path);
+  open.push(() => dataDir.release());
+  return { lines: [...dataDir.opened], exit: null };
 }
 
 async function secretsIn(files: Record<string, string>): Promise<Told> {
@@ -514,8 +535,9 @@ describe("the file .env", () => {
     const { scripts } = JSON.parse(await readFile(join(project, "package.json"), "utf8")) as {
       scripts: { start: string; test: string; freshet: string };
     };
-    expect(scripts).toMatchObject({ start: "exec node bin/broker.cjs --dotenv", test: "vitest run" });
-    const { lines } = await startBeside(scripts.start.split(" ").slice(2), { HOST: "192.0.2.1" });
+    const node = "ulimit -c 0; exec node ";
+    expect(scripts).toMatchObject({ start: `${node}--disable-sigusr1 bin/broker.cjs --dotenv`, test: "vitest run" });
+    const { lines } = await startBeside(scripts.start.slice(node.length).split(" "), { HOST: "192.0.2.1" });
     expect(lines).toEqual([
       expect.stringMatching(/^PORT 12345 on HOST 192\.0\.2\.1 cannot be listened on.*; PORT comes from \S+\/\.env$/),
     ]);

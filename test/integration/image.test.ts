@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { freePort } from "../support/free-port.ts";
 import { until } from "../support/patience.ts";
 import { guard } from "../support/services/guardian.ts";
+import { expectClosed } from "../support/closed-process.ts";
 import { playImage, setWritable, type PlayedImage } from "./play-image.ts";
 import { lastRest, readExecForm } from "./read-dockerfile.ts";
 
@@ -79,6 +80,7 @@ test("the broker runs from the image, writes to its data folder alone, and ends 
   const broker = runInImage(readExecForm(lastRest(image.stage, "CMD")), { PORT: port });
   await waitUntilReady(url, broker);
   expect((await fetch(`${url}/livez`)).status).toBe(200);
+  await expectClosed(broker, url);
   const health = runInImage(healthCommand, { PORT: port });
   expect({ code: await exitCode(health), output: health.output }).toEqual({ code: 0, output: "" });
   const data = image.env["DATA_DIR"] ?? "";

@@ -101,6 +101,11 @@ export class FirstStart implements AsyncDisposable {
     this.#child.kill("SIGINT");
   }
 
+  /** The broker itself, unless a terminal runs it: the shell of `npm start` has become it. */
+  get process(): ChildProcess {
+    return this.#child;
+  }
+
   async ended(): Promise<number | null> {
     if (this.#child.exitCode === null && this.#child.signalCode === null) await once(this.#child, "close");
     return this.#child.exitCode;
