@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
-import { AccessStage, kindsOfKey } from "./support/access-stage.ts";
+import { AccessStage, type Asked, boundKinds, kindsOfKey } from "./support/access-stage.ts";
 import { tries } from "./support/access-tries.ts";
 
 /** A line of the table in docs/access.md. */
@@ -20,6 +20,13 @@ function readAccessTable(): Row[] {
 }
 
 type Document = { paths: Record<string, Record<string, { responses: Record<string, unknown> }>> };
+
+/** As docs/access.md says it of a key that is bound to labels and has one ability. */
+function cellOfBound(cells: readonly string[], kind: (typeof boundKinds)[number]): string {
+  const of = (column: (typeof kindsOfKey)[number]) => cells[kindsOfKey.indexOf(column)] ?? "";
+  const free = of(kind.replace("bound ", "") as "tokens" | "connections" | "admin");
+  return free === "403" ? free : of("bound");
+}
 
 const rows = readAccessTable();
 const nameOf = ({ route, about }: { route: string; about: string }): string => `${route} | ${about}`;
@@ -62,13 +69,21 @@ describeWithServices(["postgres"], "who may do what, as docs/access.md says", ()
     const tried = tries.find((each) => nameOf(each) === nameOf(row));
     if (tried === undefined) throw new Error("nothing is tried for this row");
     const cells: string[] = [];
-    for (const kind of kindsOfKey) cells.push(await stage.ask(await tried.ask(stage), kind));
+    let asked: Asked | null = null;
+    for (const kind of [...kindsOfKey, ...boundKinds]) {
+      asked ??= await tried.ask(stage);
+      const cell = await stage.ask(asked, kind);
+      cells.push(cell);
+      // What may have changed it was answered otherwise: then the next one is asked about a new one.
+      if (asked.method !== "GET" && !cell.startsWith("4")) asked = null;
+    }
     const statuses = cells.flatMap((cell) => (/^\d+/.test(cell) ? [Number.parseInt(cell, 10)] : []));
     // What the document says of a route holds for every key.
     expect(described.get(row.route) ?? statuses).toEqual(expect.arrayContaining(statuses));
+    const expected = [...row.cells, ...boundKinds.map((kind) => cellOfBound(row.cells, kind))];
     // A cell may leave out the code; where it names one, that counts too.
     expect(
-      cells.map((cell, index) => (row.cells[index]?.includes(" ") ? cell : cell.replace(/^(\d+) .*/, "$1"))),
-    ).toEqual(row.cells);
+      cells.map((cell, index) => (expected[index]?.includes(" ") ? cell : cell.replace(/^(\d+) .*/, "$1"))),
+    ).toEqual(expected);
   });
 });

@@ -135,6 +135,7 @@ export class BrokerApi {
     name: string;
     abilities: string[];
     connections: string[];
+    labels?: Record<string, string>;
     expires_at?: string;
   }): Promise<string> {
     return (await this.#do<{ key: string }>("/keys", { method: "POST", body: key })).key;

@@ -13,20 +13,39 @@ import { query } from "../../support/query.ts";
 import { temporaryFolder } from "../../support/services/guardian.ts";
 
 /** The kinds of key, in the order of the columns of docs/access.md. */
-export const kindsOfKey = ["none", "tokens", "connections", "admin", "connections and admin", "ADMIN_KEY"] as const;
-export type KindOfKey = (typeof kindsOfKey)[number];
+export const kindsOfKey = [
+  "none",
+  "tokens",
+  "connections",
+  "admin",
+  "connections and admin",
+  "bound",
+  "ADMIN_KEY",
+] as const;
+/** Keys that are bound to labels and have one ability: their column follows from two others. */
+export const boundKinds = ["bound tokens", "bound connections", "bound admin"] as const;
+export type KindOfKey = (typeof kindsOfKey)[number] | (typeof boundKinds)[number];
 
 /** A request, a text being a form, and where it asks for a list, the name or id that is looked for in it. */
 export type Asked = { method: string; path: string; body?: unknown; shows?: string };
 
-/** Whether the caller's patterns cover a thing; `closed`: its own connection, on a client that is for others. */
-export type Whose = "own" | "closed" | "foreign";
+/**
+ * Whether the caller's patterns cover a thing; `closed`: its own connection, on a client that is for others; `another`: covered by its patterns, with
+ * the label of another customer.
+ */
+export type Whose = "own" | "closed" | "another" | "foreign";
 
 /** Of clients and keys. */
-const patternsOf = { own: ["acme-x-*"], foreign: ["other-*"], nobody: [] };
+const patternsOf = { own: ["acme-x-*"], another: ["acme-x-*"], foreign: ["other-*"], nobody: [] };
+
+/** Of connections and keys. A foreign thing has the caller's label, so that its name alone keeps the caller away. */
+export const labelsOf = (whose: Whose | "nobody") => ({ customer: whose === "another" ? "beta" : "acme" });
 
 /** As browsers reach it in production; the tests come by HTTP, as a load balancer does. */
 const publicUrl = "https://broker.example";
+
+/** The name of the client that a connection uses. */
+export const clientOf = (whose: Whose) => (whose === "own" || whose === "another" ? "own" : "foreign");
 
 /** A broker in this process, on real Postgres: its routes are known, and every request goes over HTTP. */
 export class AccessStage {
@@ -76,11 +95,17 @@ export class AccessStage {
     }
     const make = async (...abilities: string[]) =>
       await api.createKey({ name: abilities.join(), abilities, connections: ["acme-*"] });
+    const bind = async (...abilities: string[]) =>
+      await api.createKey({ name: "bound", abilities, connections: ["acme-*"], labels: labelsOf("own") });
     const keys = {
       tokens: await make("tokens"),
       connections: await make("connections"),
       admin: await make("admin"),
       "connections and admin": await make("connections", "admin"),
+      bound: await bind("tokens", "connections", "admin"),
+      "bound tokens": await bind("tokens"),
+      "bound connections": await bind("connections"),
+      "bound admin": await bind("admin"),
       ADMIN_KEY: adminKey,
     };
     return new AccessStage({ broker, api, databaseUrl, keys, routes });
@@ -94,8 +119,8 @@ export class AccessStage {
   /** A connection that nobody has connected. */
   async connection(whose: Whose): Promise<string> {
     const name = this.next(whose);
-    const client = whose === "own" ? "own" : "foreign";
-    await this.api.createConnection({ name, provider: "sandbox", client, scopes: ["read"] });
+    const client = clientOf(whose);
+    await this.api.createConnection({ name, provider: "sandbox", client, scopes: ["read"], labels: labelsOf(whose) });
     return name;
   }
 
@@ -122,9 +147,9 @@ export class AccessStage {
   }
 
   /** The id of a key. */
-  async key(whose: "own" | "foreign" | "nobody"): Promise<string> {
-    const connections = patternsOf[whose];
-    const key = await this.api.createKey({ name: this.next("own"), abilities: ["tokens"], connections });
+  async key(whose: "own" | "another" | "foreign" | "nobody"): Promise<string> {
+    const bounds = { connections: patternsOf[whose], labels: labelsOf(whose) };
+    const key = await this.api.createKey({ name: this.next("own"), abilities: ["tokens"], ...bounds });
     return key.split("_")[1] ?? "";
   }
 

@@ -1,4 +1,4 @@
-import type { AccessStage, Asked, Whose } from "./access-stage.ts";
+import { type AccessStage, type Asked, clientOf, labelsOf, type Whose } from "./access-stage.ts";
 
 /** What is asked, made anew for each kind of key: a route of docs/access.md and what it is asked about. */
 export type Try = { route: string; about: string; ask: (stage: AccessStage) => Promise<Asked> };
@@ -6,30 +6,39 @@ export type Try = { route: string; about: string; ask: (stage: AccessStage) => P
 const about: Record<Whose, string> = {
   own: "own",
   closed: "own, on a client that is for others",
+  another: "own, of another customer",
   foreign: "foreign",
 };
-const everyone: readonly Whose[] = ["own", "closed", "foreign"];
-type Side = Exclude<Whose, "closed">;
+const everyone: readonly Whose[] = ["own", "closed", "another", "foreign"];
+type Side = "own" | "foreign";
 const sides: readonly Side[] = ["own", "foreign"];
 
 type Make = (stage: AccessStage, whose: Whose) => Promise<string>;
-type Rest = { body?: unknown; make?: Make; note?: string };
+type Rest = { body?: unknown; bodyFor?: (whose: Whose) => unknown; make?: Make; note?: string };
 
 const plain: Make = async (stage, whose) => await stage.connection(whose);
 const connected: Make = async (stage, whose) => await stage.connected(whose);
 
 /** A route with the name of a connection in its path. */
-const onConnection = (route: string, { body, make = plain, note = "" }: Rest = {}): Try[] =>
+const onConnection = (route: string, { body, bodyFor = () => body, make = plain, note = "" }: Rest = {}): Try[] =>
   everyone.map((whose) => ({
     route,
     about: about[whose] + note,
-    ask: async (stage) => asked(route, await make(stage, whose), body),
+    ask: async (stage) => asked(route, await make(stage, whose), bodyFor(whose)),
   }));
 
 function asked(route: string, name: string, body?: unknown): Asked {
   const [method = "", path = ""] = route.split(" ");
   return { method, path: path.replace(/:\w+/, name), ...(body !== undefined && { body }) };
 }
+
+/** The same about keys, which may be bound to another customer's label. */
+const onKeys = (route: string, ask: (stage: AccessStage, whose: Side | "another") => Promise<Asked>): Try[] =>
+  (["own", "another", "foreign"] as const).map((whose) => ({
+    route,
+    about: about[whose],
+    ask: async (stage) => await ask(stage, whose),
+  }));
 
 const onOwnOrForeign = (route: string, ask: (stage: AccessStage, whose: Side) => Promise<Asked>): Try[] =>
   sides.map((whose) => ({ route, about: about[whose], ask: async (stage) => await ask(stage, whose) }));
@@ -54,8 +63,8 @@ const ofConnections: Try[] = [
     route: "POST /connections",
     about: about[whose],
     ask: async (stage) => {
-      const client = whose === "own" ? "own" : "foreign";
-      const body = { name: stage.next(whose), provider: "sandbox", client, scopes: ["read"] };
+      const of = { client: clientOf(whose), labels: labelsOf(whose) };
+      const body = { name: stage.next(whose), provider: "sandbox", scopes: ["read"], ...of };
       return { method: "POST", path: "/connections", body };
     },
   })),
@@ -66,9 +75,15 @@ const ofConnections: Try[] = [
     ask: async (stage) => ({ method: "GET", path: "/connections", shows: await stage.connection(whose) }),
   })),
   ...onConnection("PATCH /connections/:connection", {
-    body: { labels: { a: "b" }, disabled: true },
+    bodyFor: (whose) => ({ labels: { ...labelsOf(whose), a: "b" }, disabled: true }),
     note: ": labels, `disabled: true`",
   }),
+  {
+    route: "PATCH /connections/:connection",
+    about: "own: its label `customer` taken off",
+    ask: async (stage) =>
+      asked("PATCH /connections/:connection", await stage.connection("own"), { labels: { a: "b" } }),
+  },
   ...onConnection("PATCH /connections/:connection", { body: { scopes: ["read", "write"] }, note: ": `scopes`" }),
   ...onConnection("PATCH /connections/:connection", { body: { disabled: false }, note: ": `disabled: false`" }),
   ...onConnection("DELETE /connections/:connection"),
@@ -140,9 +155,9 @@ const administration: Try[] = [
   },
   same("GET /providers"),
   same("GET /providers/:provider", "", { path: "/providers/bol" }),
-  ...onOwnOrForeign("POST /keys", async (stage, whose) => {
-    const connections = [whose === "own" ? "acme-x-*" : "other-*"];
-    return { method: "POST", path: "/keys", body: { name: stage.next(whose), abilities: ["admin"], connections } };
+  ...onKeys("POST /keys", async (stage, whose) => {
+    const bounds = { connections: [whose === "foreign" ? "other-*" : "acme-x-*"], labels: labelsOf(whose) };
+    return { method: "POST", path: "/keys", body: { name: stage.next(whose), abilities: ["admin"], ...bounds } };
   }),
   {
     route: "POST /keys",
@@ -150,7 +165,12 @@ const administration: Try[] = [
     ask: async (stage) => ({
       method: "POST",
       path: "/keys",
-      body: { name: stage.next("own"), abilities: ["admin", "tokens"], connections: ["acme-x-*"] },
+      body: {
+        name: stage.next("own"),
+        abilities: ["admin", "tokens"],
+        connections: ["acme-x-*"],
+        labels: labelsOf("own"),
+      },
     }),
   },
   {
@@ -159,10 +179,10 @@ const administration: Try[] = [
     ask: async (stage) => ({
       method: "POST",
       path: "/keys",
-      body: { name: stage.next("own"), abilities: ["admin"], connections: [] },
+      body: { name: stage.next("own"), abilities: ["admin"], connections: [], labels: labelsOf("own") },
     }),
   },
-  ...onOwnOrForeign("GET /keys", async (stage, whose) => ({
+  ...onKeys("GET /keys", async (stage, whose) => ({
     method: "GET",
     path: "/keys",
     shows: await stage.key(whose),
@@ -172,7 +192,7 @@ const administration: Try[] = [
     about: "for no connections",
     ask: async (stage) => ({ method: "GET", path: "/keys", shows: await stage.key("nobody") }),
   },
-  ...onOwnOrForeign("DELETE /keys/:id", async (stage, whose) => asked("DELETE /keys/:id", await stage.key(whose))),
+  ...onKeys("DELETE /keys/:id", async (stage, whose) => asked("DELETE /keys/:id", await stage.key(whose))),
   onIdle("DELETE /keys/:id", async (stage) => await stage.key("nobody")),
   same("GET /encryption"),
   same("POST /encryption/rotate", "", { body: {} }),
