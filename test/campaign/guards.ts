@@ -1,7 +1,9 @@
 import type { Mutation } from "../support/faults/mutations.ts";
 
 /** A guard of the protocol, and the tests that must fail without it. */
-export type Guard = Mutation & { caughtBy: { project: "unit" | "contract"; files: readonly string[] } };
+export type Guard = Mutation & {
+  caughtBy: { project: "unit" | "contract" | "integration"; files: readonly string[] };
+};
 
 const unit = (...names: string[]) => ({
   project: "unit" as const,
@@ -10,6 +12,10 @@ const unit = (...names: string[]) => ({
 const contract = (...names: string[]) => ({
   project: "contract" as const,
   files: names.map((name) => `test/contract/${name}.test.ts`),
+});
+const integration = (...names: string[]) => ({
+  project: "integration" as const,
+  files: names.map((name) => `test/integration/${name}.test.ts`),
 });
 
 /** The guards that the protocol rests on. Without any one of them the suite must fail (row 30). */
@@ -398,5 +404,103 @@ export const guards: readonly Guard[] = [
     find: 'issuer === null ? "token_url" : "issuer"',
     replace: '"token_url"',
     caughtBy: unit("providers/token-request-assertion"),
+  },
+  {
+    name: "labels: beside the name",
+    file: "src/callers/principal.ts",
+    find: "coversName(principal, name) && carries(labels, principal.labels);",
+    replace: "coversName(principal, name);",
+    caughtBy: unit("callers/principal"),
+  },
+  {
+    name: "labels: a read needs them",
+    file: "src/tokens/read.ts",
+    find: "if (!binds(labels)) return await readRow(name, bypass);",
+    replace: "return await readRow(name, bypass);",
+    caughtBy: integration("labels"),
+  },
+  {
+    name: "labels: a refusal asks the database, whatever is in memory",
+    file: "src/tokens/read.ts",
+    find: "if (!isKnown && !(await hasLabels(name, labels))) return null;",
+    replace: "if (!isKnown && (known !== null || !(await hasLabels(name, labels)))) return null;",
+    caughtBy: integration("labels"),
+  },
+  {
+    name: "names: a refusal asks the database as for a name that nobody has",
+    file: "src/tokens/read.ts",
+    find: "await readLabelled(`#${name}`, { bypass: false, labels });",
+    replace: "",
+    caughtBy: integration("labels"),
+  },
+  {
+    name: "labels: in lists",
+    file: "src/store/connections.ts",
+    find: "    carriesAll(Sql.sql`c.labels`, labels),\n",
+    replace: "",
+    caughtBy: contract("databases"),
+  },
+  {
+    name: "labels: of keys that are listed and ended",
+    file: "src/store/api-keys.ts",
+    find: " AND ${carriesAll(Sql.sql`k.labels`, labels)}",
+    replace: "",
+    caughtBy: contract("databases"),
+  },
+  {
+    name: "labels: of keys are proven",
+    file: "src/vault/row-proofs.ts",
+    find: "...(textsOf(labels).length === 0 ? [] : [{ labels: textsOf(labels) }]),",
+    replace: "",
+    caughtBy: unit("vault/row-proofs"),
+  },
+  {
+    name: "labels: nobody gives fewer",
+    file: "src/callers/principal.ts",
+    find: "  requireOwnLabels(principal, labels);\n",
+    replace: "",
+    caughtBy: unit("callers/keys"),
+  },
+  {
+    name: "labels: stay at a change",
+    file: "src/services/connections.ts",
+    find: "if (patch.labels !== undefined) requireOwnLabels(principal, patch.labels);",
+    replace: "",
+    caughtBy: integration("labels"),
+  },
+  {
+    name: "labels: stay while a caller is bound to them",
+    file: "src/store/connections.ts",
+    find: "Sql.sql`AND NOT EXISTS (${bindingLabels(freeLabels)})`",
+    replace: "Sql.empty",
+    caughtBy: contract("databases"),
+  },
+  {
+    name: "labels: keep the names of others away",
+    file: "src/callers/principal.ts",
+    find: "return binds(principal.labels) ? [] : names.filter(",
+    replace: "return names.filter(",
+    caughtBy: unit("callers/principal"),
+  },
+  {
+    name: "labels: no admin of clients is bound to any",
+    file: "src/callers/principal.ts",
+    find: 'return abilities.includes("admin") && !binds(labels);',
+    replace: 'return abilities.includes("admin");',
+    caughtBy: unit("callers/principal"),
+  },
+  {
+    name: "labels: what is about everybody",
+    file: "src/callers/principal.ts",
+    find: "  if (!binds(principal.labels)) return;\n",
+    replace: "  if (true) return;\n",
+    caughtBy: unit("callers/principal"),
+  },
+  {
+    name: "labels: entries of an earlier connection of the same name",
+    file: "src/store/audit.ts",
+    find: "c.created_at <= e.at AND ",
+    replace: "",
+    caughtBy: integration("labels"),
   },
 ];

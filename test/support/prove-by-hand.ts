@@ -30,7 +30,7 @@ export async function proveByHand(
     await query("UPDATE consent_links SET mac = $2 WHERE id = $1", [link.id, vault.links.sign(link)]);
   }
   const keys = await query<ProvenKey>(
-    `SELECT id, name, secret_hash AS "secretHash", abilities, connections, expires_at AS "expiresAt", revoked_at AS "revokedAt",
+    `SELECT id, name, secret_hash AS "secretHash", abilities, connections, labels, expires_at AS "expiresAt", revoked_at AS "revokedAt",
        created_at AS "createdAt" FROM api_keys`,
     [],
   );
