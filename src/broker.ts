@@ -267,6 +267,7 @@ function createRegistry(
   const { log, database, secrets } = parts;
   const connections = createConnectionService({
     ...parts,
+    fileLabels: new Set(parts.file.flatMap(({ labels }) => Object.keys(labels))),
     onUnrevoked: (connection, why) =>
       log.warn(
         { connection: publicName(connection), said: why },

@@ -78,6 +78,8 @@ export type ConnectionServiceParts = PlanParts & {
   sender: Sender;
   marks: Pick<Marks, "close">;
   peers: Pick<Peers, "tell" | "announce" | "untilForgotten" | "lastUnder">;
+  /** The names of labels to which workloads of WORKLOADS_FILE are bound. The database does not know those workloads. */
+  fileLabels: ReadonlySet<string>;
   /** Called, with the reason, for a grant that is deleted here and stays valid at the provider. */
   onUnrevoked: (connection: string, why: string) => void;
 };
@@ -99,6 +101,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     sender,
     marks,
     peers,
+    fileLabels,
   } = parts;
   const revocation = { sender, vault, onUnrevoked: parts.onUnrevoked };
 
@@ -258,6 +261,8 @@ export function createConnectionService(parts: ConnectionServiceParts) {
       const furtherTokens = disabled === undefined ? [] : await accounts.readFurtherTokens(record.id);
       const relabelled = labels === undefined ? [] : changedNames(record.labels, labels);
       const freeLabels = isAdmin(principal) ? [] : relabelled;
+      const ofFile = freeLabels.find((label) => fileLabels.has(label));
+      if (ofFile !== undefined) throw boundLabel(ofFile);
       const updated = await connections.update(record, changes, { client, movesHost, freeLabels, furtherTokens });
       if (updated === null) {
         const [bound] = freeLabels.length === 0 ? [] : await connections.bindingLabels(freeLabels);
