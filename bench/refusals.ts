@@ -33,17 +33,18 @@ const warm = async () => {
 };
 
 type Case = { who: string; key: string; route: string; name: string; seriesMs: [number[], number[]] };
-const names = { names: ["acme-nope", "other-nope", "other-uncached"], labels: ["acme-nope", "acme-uncached"] };
+const callers = [
+  { who: "patterns", key: byNames, names: ["acme-nope", "other-nope", "other-uncached", "other-cached"] },
+  {
+    who: "labels",
+    key: byLabels,
+    names: ["acme-nope", "acme-uncached", "acme-cached", "other-nope", "other-cached"],
+  },
+];
 const cases = ["tokens", "connections"].flatMap((route) =>
-  [
-    ...[...names.names, "other-cached"].map((name) => ({ who: "patterns", key: byNames, name })),
-    ...[...names.labels, "acme-cached", "other-nope", "other-cached"].map((name) => ({
-      who: "labels",
-      key: byLabels,
-      name,
-    })),
-  ].map((one): Case => ({ ...one, route, seriesMs: [[], []] })),
+  callers.flatMap(({ who, key, names }) => names.map((name): Case => ({ who, key, route, name, seriesMs: [[], []] }))),
 );
+const turns = cases.flatMap((one) => one.seriesMs.map((series) => ({ one, series })));
 
 const bytes = new Map<string, Set<string>>();
 const ask = async ({ key, route, name, who }: Case): Promise<number> => {
@@ -67,9 +68,9 @@ const shuffled = <Item>(items: readonly Item[]): Item[] =>
 
 for (let round = -200; round < each; round++) {
   if (round % 1000 === 0 || round === -200) await warm();
-  for (const { one, series } of shuffled(cases.flatMap((one) => [0, 1].map((series) => ({ one, series }))))) {
+  for (const { one, series } of shuffled(turns)) {
     const tookMs = await ask(one);
-    if (round >= 0) one.seriesMs[series as 0 | 1].push(tookMs);
+    if (round >= 0) series.push(tookMs);
   }
 }
 

@@ -49,6 +49,18 @@ describeWithServices(["postgres"], "an attacker with a key that is bound to labe
     const { status, body } = await ask(path, given);
     return [status, body["code"], body["detail"]];
   };
+  const rows = async () =>
+    await query(postgres.url, "SELECT to_jsonb(c) - 'in_use' AS row FROM connections c ORDER BY name");
+  /** Code and text of a creation with a client, without the client's name. */
+  const createWith = async (client: string) => {
+    const body = { name: "acme-steal", provider: "sandbox", client, scopes: ["read"], labels: customer };
+    const { status, text } = await ask("/connections", { method: "POST", body });
+    return `${status} ${text.replaceAll(client, "CLIENT")}`;
+  };
+  const bindTo = async (labels: Record<string, string>): Promise<{ id: string; reader: string }> => {
+    const reader = await stage.api.createKey({ name: "r", abilities: ["tokens"], connections: ["*"], labels });
+    return { id: reader.split("_")[1] ?? "", reader };
+  };
   const connect = async (name: string, refreshToken: string) =>
     await stage.api.importTokens(name, { access_token: "a-token", refresh_token: refreshToken, expires_in: 3600 });
 
@@ -84,8 +96,6 @@ describeWithServices(["postgres"], "an attacker with a key that is bound to labe
     );
     const about = routes.filter(({ route }) => route.includes("{connection}"));
     expect(about.length).toBeGreaterThan(10);
-    const rows = async () =>
-      await query(postgres.url, "SELECT to_jsonb(c) - 'in_use' AS row FROM connections c ORDER BY name");
     const before = await rows();
     const forms = ["", "?token=user", "?rejected_version=1", "?include=request", "?min_ttl=3600&wait=0"];
     for (const { route, takesBody } of about) {
@@ -121,11 +131,11 @@ describeWithServices(["postgres"], "an attacker with a key that is bound to labe
       for (const name of foreign) expect(text, filter).not.toContain(name);
     }
     const names: unknown[] = [];
-    let cursor: unknown = null;
+    let cursor: string | null = null;
     do {
-      const { body }: Answer = await ask(`/connections?limit=1${cursor === null ? "" : `&cursor=${String(cursor)}`}`);
+      const { body }: Answer = await ask(`/connections?limit=1${cursor === null ? "" : `&cursor=${cursor}`}`);
       names.push(...(body["items"] as { name: string }[]).map(({ name }) => name));
-      cursor = body["next_cursor"];
+      cursor = body["next_cursor"] as string | null;
     } while (cursor !== null);
     expect(names).toEqual([own]);
   });
@@ -209,12 +219,7 @@ describeWithServices(["postgres"], "an attacker with a key that is bound to labe
       const [status, code] = await refused(path, { method, ...(body !== undefined && { body }) });
       expect([status, code], `${method} ${path}`).toEqual([403, "forbidden"]);
     }
-    const steal = async (client: string) => {
-      const body = { name: "acme-steal", provider: "sandbox", client, scopes: ["read"], labels: customer };
-      const { status, text } = await ask("/connections", { method: "POST", body });
-      return `${status} ${text.replaceAll(client, "CLIENT")}`;
-    };
-    expect(await steal("foreign")).toBe(await steal("no-such-client"));
+    expect(await createWith("foreign")).toBe(await createWith("no-such-client"));
   });
 
   it("is not told which connection has a refresh token that it hands in", async () => {
@@ -243,7 +248,7 @@ describeWithServices(["postgres"], "an attacker with a key that is bound to labe
 
   describe("a label that somebody is bound to", () => {
     it("is changed by an admin without labels alone, for every name that the key covers, and by all once nobody is bound to it", async () => {
-      const [id, reader] = await bindTo({ region: "eu" });
+      const { id, reader } = await bindTo({ region: "eu" });
       const name = "acme-moved";
       await make(name, { customer: "acme", region: "eu", note: "a" });
       await connect(name, "refresh-token-of-moved");
@@ -274,11 +279,6 @@ describeWithServices(["postgres"], "an attacker with a key that is bound to labe
       const body = { name: "acme-2-set", ...acme, labels: { customer: "beta" } };
       expect((await ask("/connections", { method: "POST", body, by: stage.keys.connections ?? "" })).status).toBe(201);
     });
-
-    async function bindTo(labels: Record<string, string>): Promise<[id: string, key: string]> {
-      const made = await stage.api.createKey({ name: "r", abilities: ["tokens"], connections: ["*"], labels });
-      return [made.split("_")[1] ?? "", made];
-    }
   });
 
   it("pays for each refusal with one query that finds nothing, whether the connection is there or not, in memory or not", async () => {
@@ -304,16 +304,15 @@ describeWithServices(["postgres"], "an attacker with a key that is bound to labe
       const all = statementsIn(await postgres.log()).slice(before);
       return all.filter((text) => /^SELECT[\s\S]* FROM connections c [\s\S]*WHERE c\.name = /.test(text));
     };
-    const cases = (what: string, names: string[], by: string) => names.map((name) => ({ path: `${what}${name}`, by }));
-    for (const group of [
-      cases("/tokens/", [unknown, cached, uncached, "other-x", "other-cold"], reader),
-      cases("/tokens/", [unknown, "other-x", "other-cold"], free),
-      cases("/connections/", [unknown, cached, uncached], key),
+    for (const { by, paths } of [
+      { by: reader, paths: [unknown, cached, uncached, "other-x", "other-cold"].map((name) => `/tokens/${name}`) },
+      { by: free, paths: [unknown, "other-x", "other-cold"].map((name) => `/tokens/${name}`) },
+      { by: key, paths: [unknown, cached, uncached].map((name) => `/connections/${name}`) },
     ]) {
       const found: string[][] = [];
-      for (const { path, by } of group) found.push(await statementsOf(path, by));
+      for (const path of paths) found.push(await statementsOf(path, by));
       expect(found[0]).toHaveLength(1);
-      for (const [index, statements] of found.entries()) expect(statements, group[index]?.path).toEqual(found[0]);
+      for (const [index, statements] of found.entries()) expect(statements, paths[index]).toEqual(found[0]);
     }
   });
 });
