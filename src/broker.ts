@@ -379,7 +379,7 @@ function openEncryption({ core, audit, log, ...parts }: EncryptionParts) {
   const onForgotten = async (ids: readonly string[]) => {
     for (const name of ids) {
       const target = { kind: "encryption", name } as const;
-      const actor = { kind: "system", id: null, name: null } as const;
+      const actor = { kind: "system", id: null, name: parts.self.name } as const;
       const entry = { actor, action: "encryption.forget", target, address: null } as const;
       await audit.end(await audit.begin(entry, { mustNotFail: true }), { result: "ok" });
     }

@@ -282,6 +282,8 @@ export const replicaTimes = durations({
 export const encryptionTimes = durations({
   /** How often a replica looks into its own spool folder for what is sealed with other keys. */
   spoolLookMs: 5000,
+  /** For that look. If it takes longer, anything may be there. */
+  spoolPatienceMs: 1000,
   /** After a replica has changed its key, what it sealed before may still be on the way to the database. */
   settleMs: 60_000,
   /** How often a replica looks for a rotation that nobody works on. */
@@ -545,6 +547,7 @@ const relations: readonly Relation[] = [
   // Encryption keys
   [["store.queryMs"], "<", ["encryption.settleMs"], "what was sealed before a key changed is stored by then"],
   [["store.queryMs"], "<", ["encryption.rotationLeaseSeconds"], "a batch ends before somebody else takes over"],
+  [["encryption.spoolPatienceMs"], "<", ["replica.beatPatienceMs"], "a beat does not wait for a disk that hangs"],
   [["encryption.waitMs"], "<", ["encryption.rotationLeaseSeconds"], "who waits is still the worker"],
   [["replica.presentSeconds"], "<", ["encryption.patienceMs"], "a replica that was killed is known to be gone by then"],
 

@@ -229,7 +229,9 @@ export function createAudit(options: Options): Audit {
     },
     heldKeyIds: async () => await journal.keyIds(),
     async start() {
-      writer.takeOver(await journal.takeOver());
+      // What a disk that hangs gives later is written then.
+      const taken = journal.takeOver().then((left) => writer.takeOver(left));
+      await withDeadline(taken, auditTimes.diskMs, clock);
       running = run();
     },
     async stop() {

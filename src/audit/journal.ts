@@ -18,9 +18,9 @@ export type Journal = {
   append(line: JournalLine): Promise<void>;
   /** These entries are in the database. A file that holds lines of no others is removed. */
   done(ids: readonly string[]): void;
-  /** What ended processes have left: call it before the first line. Their files are removed when all of their entries are done. Never rejects. */
+  /** What ended processes have left. Their files are removed when all of their entries are done. Never rejects; a disk that hangs holds it up. */
   takeOver(): Promise<Leftover[]>;
-  /** The keys under which files in its folder hold lines; all of the ring if that cannot be read. Never rejects. */
+  /** The keys under which files in its folder hold lines; all of the ring if that cannot be read, or not within 2 s. Never rejects. */
   keyIds(): Promise<readonly string[]>;
   /** Never rejects. A disk that hangs holds it up for 2 s. */
   close(): Promise<void>;
@@ -71,6 +71,8 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
   let mustLeave = false;
   /** Whether all files in the folder are among `segments`. */
   let knowsAll = false;
+  /** A look at the folder that has not ended yet. */
+  let looking: Promise<readonly string[]> | null = null;
   const segments = new Set<Segment>();
   const removing = new Set<Promise<void>>();
 
@@ -179,6 +181,15 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
     return { lines, keyIds };
   };
 
+  /** While one look hangs, further ones are not tried. */
+  const keyIdsInFolder = async (): Promise<readonly string[]> => {
+    if (looking !== null) return keyring.ids;
+    looking = keyIdsInJournals(folder, keyring)
+      .catch(() => keyring.ids)
+      .finally(() => (looking = null));
+    return (await withDeadline(looking, auditTimes.diskMs, clock)) ?? keyring.ids;
+  };
+
   return {
     async append(line) {
       if (hangs) throw tooSlow();
@@ -207,20 +218,20 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
       const found = new Map<string, Leftover>();
       const outcomes = new Map<string, Outcome>();
       const writings = new Map<string, Leftover["writings"]>();
-      knowsAll = true;
+      const taken: Segment[] = [];
+      let isWhole = true;
       const unread = (error: unknown): void => {
-        knowsAll = false;
+        isWhole = false;
         onError(error);
       };
       const names = await namesIn(folder).catch((error: unknown): string[] => {
         unread(error);
         return [];
       });
-      for (const name of names) {
+      for (const name of names.filter((each) => !each.startsWith(`${process}.`))) {
         try {
           const { lines, keyIds } = await readLines(name);
-          const ids = new Set(lines.flatMap(idsOf));
-          segments.add({ path: join(folder, name), ids, keyIds, bytes: 0, file: null });
+          taken.push({ path: join(folder, name), ids: new Set(lines.flatMap(idsOf)), keyIds, bytes: 0, file: null });
           for (const line of lines) {
             if (line.kind === "begun") found.set(line.id, { ...line, outcome: null, writings: [] });
             else if (line.kind === "ended") outcomes.set(line.id, line.outcome);
@@ -240,17 +251,19 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
         outcome: outcomes.get(id) ?? null,
         writings: writings.get(id) ?? [],
       }));
-      for (const segment of segments) {
+      for (const segment of taken) {
+        segments.add(segment);
         // Ends and writings of entries whose begin was in a file that is gone: those are done.
         for (const id of segment.ids) if (!found.has(id)) segment.ids.delete(id);
         removeIfDone(segment);
       }
+      knowsAll = isWhole;
       return leftovers.sort((one, other) => one.draft.atMs - other.draft.atMs);
     },
     async keyIds() {
       // Where nothing is written, no line moves it on to another file.
       if (!isWriting() && isUnderOldKey()) void leave();
-      if (!knowsAll) return await keyIdsInJournals(folder, keyring).catch(() => keyring.ids);
+      if (!knowsAll) return await keyIdsInFolder();
       const ids = new Set<string>();
       for (const segment of segments) for (const id of segment.keyIds) ids.add(id);
       return [...ids];

@@ -55,9 +55,13 @@ export function createVerifier({ store, keyring, keyIdOf, process: ownProcess, r
   ): Promise<{ report: AuditReport; proven: ProvenPlace[]; keysBehindFaults: KeyBehindFault[] }> => {
     const witnesses = await store.witnesses();
     const checkpoints = witnesses.filter(({ action }) => action === "system.checkpoint").map(checkpointOf);
-    const known = [...heads, ...witnesses.filter(({ action }) => action === "system.start").flatMap(headsOf)];
+    const known: KnownHead[] = [
+      ...heads,
+      ...witnesses.filter(({ action }) => action === "system.start").flatMap(headsOf),
+      ...checkpoints.flatMap(({ places }) => places).map(({ process, seq }) => ({ process, seq, mac: null })),
+    ];
     const wanted = new Map<string, Set<number>>();
-    for (const { process, seq } of [...known, ...checkpoints.flatMap(({ places }) => places)]) {
+    for (const { process, seq } of known) {
       wanted.set(process, (wanted.get(process) ?? new Set()).add(seq));
     }
     const walks = new Map<string, Walk>();
@@ -274,8 +278,11 @@ function faultsOf(walk: Walk): AuditFault[] {
   return [...faults, { kind: "unproven", process, from: Math.max(keyless.from, provenTo + 1), to: keyless.to }];
 }
 
+/** `mac` null: a checkpoint names it, whose hash is compared elsewhere. */
+type KnownHead = { process: string; seq: number; mac: string | null };
+
 /** Rows that the log or another chain knows, and that are not there. */
-function missedHeads(walks: ReadonlyMap<string, Walk>, heads: readonly Head[]): AuditFault[] {
+function missedHeads(walks: ReadonlyMap<string, Walk>, heads: readonly KnownHead[]): AuditFault[] {
   const missed = new Map<string, AuditFault>();
   for (const { process, seq, mac } of heads) {
     const fault = missedHead(walks.get(process), { process, seq, mac });
@@ -285,14 +292,14 @@ function missedHeads(walks: ReadonlyMap<string, Walk>, heads: readonly Head[]): 
   return [...missed.values()];
 }
 
-function missedHead(walk: Walk | undefined, { process, seq, mac }: Head): AuditFault | null {
+function missedHead(walk: Walk | undefined, { process, seq, mac }: KnownHead): AuditFault | null {
   const last = walk === undefined ? 0 : Math.max(walk.last?.seq ?? 0, provenAnchor(walk)?.seq ?? 0);
   if (walk === undefined || last === 0) return { kind: "chain_missing", process, from: 1, to: seq };
   if (seq > last) return { kind: "tail_missing", process, from: last + 1, to: seq };
   // A number that is missing in the middle, or a row that is found to be changed, is told already.
   const proof = walk.named.get(seq)?.mac ?? mac;
   const isTold = faultsOf(walk).some(({ kind, from }) => (kind === "changed" || kind === "unproven") && from === seq);
-  return proof === mac || isTold ? null : { kind: "changed", process, from: seq, to: seq };
+  return mac === null || proof === mac || isTold ? null : { kind: "changed", process, from: seq, to: seq };
 }
 
 /** What a checkpoint may say of a chain: nothing of rows that are not proven, since from then on it would prove them. */

@@ -140,6 +140,17 @@ export function requireUnbound(principal: Reach): void {
 }
 
 /**
+ * For what tells of everything, or concerns it, such as encryption keys and the proofs of the audit.
+ * @throws BrokerError forbidden for a principal whose patterns or labels leave out any connection
+ */
+export function requireAll(principal: Reach): void {
+  if (coversAll(principal)) return;
+  const detail =
+    "This is about all connections: only a key whose patterns cover *, and which is bound to no labels, may ask for it.";
+  throw new BrokerError("forbidden", detail);
+}
+
+/**
  * Runs `store`, which stores a grant. If another connection has its refresh token already, that connection is named only to a principal whose
  * patterns cover it, and which is bound to no labels. Everybody else gets the same answer, byte for byte.
  */

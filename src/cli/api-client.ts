@@ -16,7 +16,7 @@ export type ApiClient = {
   post: (path: string, body: Resource) => Promise<Resource>;
   patch: (path: string, body: Resource) => Promise<Resource>;
   /** The lines of an answer that may take long and be long, as they come. */
-  lines: (path: string, query?: Query) => AsyncGenerator<string>;
+  lines: (path: string, call?: Call) => AsyncGenerator<string>;
   /** Returns the replicas that have not confirmed that they know of it; empty if all have. */
   delete: (path: string, query?: Query) => Promise<string>;
 };
@@ -45,7 +45,7 @@ export function createApiClient(settings: Settings): ApiClient {
     get: (path, query = {}) => call(path, { query }),
     post: (path, body) => call(path, { method: "POST", body }),
     patch: (path, body) => call(path, { method: "PATCH", body }),
-    lines: (path, query = {}) => receiveLines(settings.brokerUrl, path, { query, key }),
+    lines: (path, request = {}) => receiveLines(settings.brokerUrl, path, { ...request, key }),
     async delete(path, query = {}) {
       const { headers } = await sendNamed(path, { method: "DELETE", query });
       return headers.get("freshet-unconfirmed") ?? "";
@@ -116,11 +116,7 @@ async function ask(
 }
 
 /** @throws CliError also for an answer that breaks off, and for one in which nothing comes for as long as other answers may take */
-async function* receiveLines(
-  brokerUrl: string,
-  path: string,
-  call: { query: Query; key: string },
-): AsyncGenerator<string> {
+async function* receiveLines(brokerUrl: string, path: string, call: Call & { key: string }): AsyncGenerator<string> {
   const silence = new AbortController();
   const state = { hasBegun: false, isWaiting: true };
   // Whoever takes the lines may take their time.

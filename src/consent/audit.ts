@@ -63,11 +63,13 @@ type CodeAuditParts = {
 
 /** The same about a user code (RFC 8628), which comes to its end in the background: no request brings it, so there is no address. */
 export function createCodeAudit({ audit, rows, links }: CodeAuditParts): DeviceParts["audited"] {
-  const begin = async ({ connectionId, connection, linkId }: AuditedCode): Promise<Begun> => {
+  const begin = async (code: AuditedCode): Promise<Begun> => {
+    const { connectionId, connection, linkId, madeBy } = code;
     const nameOf = async () => (await rows.readById(connectionId).catch(() => null))?.name ?? null;
     const name = connection ?? (await nameOf());
-    const madeBy = linkId === null ? null : await links.madeBy(linkId).catch(() => null);
-    const actor: Actor = { kind: linkId === null ? "person" : "link", id: linkId, name: madeBy };
+    const makerOf = async (id: string) => await links.madeBy(id).catch(() => null);
+    const maker = linkId === null ? null : (madeBy ?? (await makerOf(linkId)));
+    const actor: Actor = { kind: linkId === null ? "person" : "link", id: linkId, name: maker };
     const target = { kind: "connection", name } as const;
     const detail = { binding: "weak" };
     return await audit.begin(
@@ -75,8 +77,8 @@ export function createCodeAudit({ audit, rows, links }: CodeAuditParts): DeviceP
       { mustNotFail: true },
     );
   };
-  return (code) => {
-    const begun = begin(code);
-    return async (result) => await audit.end(await begun, { result });
+  return async (code) => {
+    const begun = await begin(code);
+    return async (result) => await audit.end(begun, { result });
   };
 }

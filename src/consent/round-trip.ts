@@ -177,7 +177,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
   /** The authorization request of a link that this browser has claimed. */
   const askProvider = async (form: ConsentForm, { row, context }: OpenedLink): Promise<Onward> => {
     if (rulesOfGrant(context.grant).consent === "user_code") {
-      await deps.devices.begin(row.connectionId, { id: row.id, scopes: context.scopes });
+      await deps.devices.begin(row.connectionId, { id: row.id, madeBy: row.createdBy, scopes: context.scopes });
       return { kind: "device" };
     }
     // The authorization request, with what only this browser's callback can repeat.

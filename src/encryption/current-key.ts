@@ -1,4 +1,4 @@
-import type { Clock } from "../clock.ts";
+import { type Clock, withDeadline } from "../clock.ts";
 import type { ResealedSpool, SpoolEntry } from "../coordination/spool.ts";
 import type { EncryptionKeys, ToldKeys } from "../store/replicas.ts";
 import { encryptionTimes } from "../time.ts";
@@ -27,7 +27,7 @@ type Options = {
   unstored: () => readonly AnswerRecord[];
   /** The keys under which entries of the audit wait in this process's own folder. Never rejects. */
   inJournal: () => Promise<readonly string[]>;
-  clock: Pick<Clock, "monotonicMs">;
+  clock: Pick<Clock, "monotonicMs" | "sleep">;
   log: { error(fields: { key: string }, text: string): void };
   onError: (error: unknown) => void;
 };
@@ -38,14 +38,19 @@ export function createCurrentKey(options: Options): CurrentKey {
   const usedUntilMs = new Map<string, number>();
   /** Before the first look, anything may be there. */
   let inFolder: { ids: readonly string[]; lookedMs: number } = { ids: keyring.ids, lookedMs: -Infinity };
+  /** A look has not ended in time, and has not ended yet: anything may be there. */
+  let hangs = false;
   let choosing: Promise<void> | null = null;
 
   const look = async (): Promise<void> => {
-    try {
-      inFolder = { ids: await keyIdsInSpool(records, files), lookedMs: clock.monotonicMs() };
-    } catch (error) {
-      onError(error); // what was seen before counts
-    }
+    if (hangs) return;
+    const looked = keyIdsInSpool(records, files)
+      .then((ids) => void (inFolder = { ids, lookedMs: clock.monotonicMs() }))
+      .catch(onError) // what was seen before counts
+      .then(() => (hangs = false));
+    if ((await withDeadline(looked, encryptionTimes.spoolPatienceMs, clock)) !== null) return;
+    hangs = true;
+    inFolder = { ids: keyring.ids, lookedMs: -Infinity };
   };
 
   const heldWith = (journaled: readonly string[]): string[] => {

@@ -2,8 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { ResignedMarks } from "../coordination/marks.ts";
 import type { ResealedSpool } from "../coordination/spool.ts";
 import { BrokerError } from "../errors.ts";
-import { publicName } from "../text.ts";
-import { coversAll, coversName, type Principal, requireUnbound } from "../callers/principal.ts";
+import { type Principal, requireAll } from "../callers/principal.ts";
 import type { EncryptionKeys, Instance, Replicas } from "../store/replicas.ts";
 import type { RotationRow, Rotations } from "../store/rotations.ts";
 import type { SealedRows, SealedTableName } from "../store/sealed-rows.ts";
@@ -74,30 +73,24 @@ export function createEncryptionService(options: Options) {
     return [{ ...own, seenAt: new Date() }, ...others];
   };
 
-  /** A connection beyond the principal's patterns is told by its id only. */
-  const rotation = async (principal: Principal): Promise<RotationStatus | null> => {
-    requireUnbound(principal);
+  const newest = async (): Promise<RotationStatus | null> => {
     const row = await rotations.newest();
-    if (row === null) return null;
-    // In other tables, too, such as that of user codes, it is the connection's name.
-    const isShown = (table: string, name: string) =>
-      table === "clients" || table === "api_keys" || coversName(principal, publicName(name));
-    const unopened = (row.unopened as Unopened[]).map(({ table, id, name, column, keyId }) => {
-      return { table, id, name: name !== null && isShown(table, name) ? name : null, column, keyId };
-    });
-    return { ...row, unopened };
+    return row && { ...row, unopened: row.unopened as Unopened[] };
   };
 
   return {
-    /** How far the newest rotation is. @throws BrokerError not_found if there was none */
+    /** How far the newest rotation is. @throws BrokerError forbidden for a principal that does not cover all connections; not_found if there was none */
     async rotation(principal: Principal): Promise<RotationStatus> {
-      const found = await rotation(principal);
+      requireAll(principal);
+      const found = await newest();
       if (found === null) throw new BrokerError("not_found", "There was no rotation of encryption keys yet.");
       return found;
     },
 
+    /** @throws BrokerError forbidden for a principal that does not cover all connections */
     async status(principal: Principal): Promise<EncryptionStatus> {
-      const [all, newest, uses] = await Promise.all([instances(), rotation(principal), countUses(options)]);
+      requireAll(principal);
+      const [all, rotation, uses] = await Promise.all([instances(), newest(), countUses(options)]);
       const ids = new Set([
         ...keyring.ids,
         ...uses.named,
@@ -107,36 +100,27 @@ export function createEncryptionService(options: Options) {
         ]),
         ...uses.tables.flatMap(({ counts }) => counts.flatMap(({ keyId }) => (keyId === null ? [] : [keyId]))),
       ]);
-      const of = { keyring, instances: all, rotation: newest, uses };
-      return { keys: [...ids].map((id) => statusOf(id, of)), replicas: all, rotation: newest };
+      const of = { keyring, instances: all, rotation, uses };
+      return { keys: [...ids].map((id) => statusOf(id, of)), replicas: all, rotation };
     },
 
     /**
      * Begins a rotation to the first key of ENCRYPTION_KEYS, or says how far it is.
      * `acceptsAuditFaults`: entries of the audit that are proven by no other key keep none in use.
-     * @throws BrokerError `forbidden` for instances to abandon, or faults to accept, by a principal that does not cover all connections; `conflict`
-     * where replicas do not all seal with that key; `not_found` for an instance to abandon that is not known
+     * @throws BrokerError `forbidden` for a principal that does not cover all connections; `conflict` where replicas do not all seal with that key; `not_found` for an instance to abandon that is not known
      */
     async rotate(
       principal: Principal,
       abandoned: readonly string[],
       { acceptsAuditFaults = false } = {},
     ): Promise<RotationStatus> {
-      requireUnbound(principal);
-      if (abandoned.length > 0 && !coversAll(principal)) {
-        const detail =
-          "abandon_spool: only for a key whose patterns cover *; answers for any connection may wait there.";
-        throw new BrokerError("forbidden", detail);
-      }
-      if (acceptsAuditFaults && !coversAll(principal)) {
-        throw new BrokerError("forbidden", "accept_audit_faults: only for a key whose patterns cover *.");
-      }
+      requireAll(principal);
       requireOneKey(keyring, await instances());
       for (const instance of abandoned) await abandon(instance);
       const by = principal.callerId;
       await rotations.begin({ id: randomUUID(), targetKey: keyring.current(), by, acceptsAuditFaults });
       worker.wake();
-      const begun = await rotation(principal);
+      const begun = await newest();
       if (begun === null) throw new BrokerError("conflict", "The rotation that was just begun is gone; try again.");
       return begun;
     },

@@ -1,6 +1,7 @@
 import { relative, resolve } from "node:path";
 import type { Logger } from "pino";
 import manifest from "../../package.json" with { type: "json" };
+import type { AuditAction } from "../audit/entries.ts";
 import type { Broker } from "../broker.ts";
 import { systemClock, withDeadline } from "../clock.ts";
 import type { Config, Environment } from "../config.ts";
@@ -46,32 +47,51 @@ const remedy =
   'Delete the connection "sandbox" and the client "sandbox" and start again, which makes both anew; or set SANDBOX=false.';
 
 async function prepare(
-  { connections, clients, records, consent, hasOldSandboxSecret }: Broker,
+  { connections, clients, records, consent, audit, hasOldSandboxSecret }: Broker,
   { clientId, clientSecret }: { clientId: string; clientSecret: () => string },
   { consentCompletion }: Pick<Config, "consentCompletion">,
 ): Promise<Sandbox> {
+  /** Writes down what this start makes, as the same request with a key would be. */
+  const audited = async <Done>(
+    action: AuditAction,
+    work: () => Promise<Done>,
+    detailOf: (done: Done) => Record<string, unknown> = () => ({}),
+  ): Promise<Done> => {
+    const target = { kind: action.startsWith("clients.") ? "client" : "connection", name } as const;
+    const entry = { actor: starter.actor, action, target, address: null };
+    const begun = await audit.begin(entry, { mustNotFail: true });
+    try {
+      const done = await work();
+      await audit.end(begun, { result: "ok", detail: detailOf(done) });
+      return done;
+    } catch (error) {
+      await audit.end(begun, { result: error instanceof BrokerError ? error.code : "internal_error" });
+      throw error;
+    }
+  };
   const { status } = await ensureSandbox(
     {
       findConnection: (name) => records.findByName(name),
-      createClient: (client) => clients.create(starter, { ...client, scopes: [], patterns: [], inputs: {} }),
-      createConnection: (connection) =>
-        connections.create(starter, {
-          ...connection,
-          grant: null,
-          scopes: null,
-          inputs: {},
-          credentials: null,
-          labels: {},
-        }),
+      createClient: async (client) => {
+        const whole = { ...client, scopes: [], patterns: [], inputs: {} };
+        return await audited("clients.create", async () => await clients.create(starter, whole));
+      },
+      createConnection: async (connection) => {
+        const whole = { ...connection, grant: null, scopes: null, inputs: {}, credentials: null, labels: {} };
+        return await audited("connections.create", () => connections.create(starter, whole));
+      },
     },
     { clientId, clientSecret: clientSecret() },
   );
   // The stored one ends with the encryption key that made it.
-  if (await hasOldSandboxSecret()) await clients.patch(starter, name, { clientSecret: clientSecret() });
-  const mustConnect = status === "pending" || status === "needs_reauthorization";
-  if (mustConnect && consentCompletion === "app") return { needsApp: true };
-  const link = mustConnect ? await consent.links.create(starter, name, {}) : null;
-  return { link: link?.url ?? null };
+  if (await hasOldSandboxSecret()) {
+    const anew = { clientSecret: clientSecret() };
+    await audited("clients.update", async () => await clients.patch(starter, name, anew));
+  }
+  if (status !== "pending" && status !== "needs_reauthorization") return { link: null };
+  if (consentCompletion === "app") return { needsApp: true };
+  const create = async () => await consent.links.create(starter, name, {});
+  return { link: (await audited("links.create", create, ({ id }) => ({ link: id }))).url };
 }
 
 type FirstSteps = { sandbox: Sandbox; keyFile: Broker["adminKeyFile"]; given: Environment; config: Config };

@@ -31,8 +31,8 @@ export type DeviceCode = {
   intervalSeconds: number;
 };
 
-/** The consent link by which a person came, and the scopes that its page showed. */
-type AskedLink = { id: string; scopes: readonly string[] };
+/** The consent link by which a person came, the id of the key that made it, and the scopes that its page showed. */
+type AskedLink = { id: string; madeBy: string; scopes: readonly string[] };
 
 export type Devices = {
   /**
@@ -49,8 +49,16 @@ export type Devices = {
   idle(): Promise<void>;
 };
 
-/** The code of a person. `connection`: its name; null: not known. `linkId`: the link by which the person came; null: a key asked for the code. */
-export type AuditedCode = { connectionId: string; connection: string | null; linkId: string | null };
+/**
+ * The code of a person. `connection`: its name; null: not known. `linkId`: the link by which the person came; null: a key asked for the code.
+ * `madeBy`: the key that made the link; null: there is none, or it is not known.
+ */
+export type AuditedCode = {
+  connectionId: string;
+  connection: string | null;
+  linkId: string | null;
+  madeBy: string | null;
+};
 
 export type DeviceParts = {
   deviceCodes: DeviceAuthorizations;
@@ -66,8 +74,11 @@ export type DeviceParts = {
   lifecycle: Lifecycle;
   alarms: Pick<Alarms, "unreadable">;
   completion: CompletionRule;
-  /** Begins an entry of the audit about what comes of a code, and returns what ends it. Neither fails nor is waited for by the grant. */
-  audited: (code: AuditedCode) => (result: string) => Promise<void>;
+  /**
+   * Begins an entry of the audit about what comes of a code, and resolves with what ends it. Neither fails. If the connection and the maker of the
+   * link are known, the begin asks no database, and a disk that hangs holds it up for 2 s.
+   */
+  audited: (code: AuditedCode) => Promise<(result: string) => Promise<void>>;
   onBackgroundError: (error: unknown) => void;
 };
 
@@ -106,12 +117,13 @@ export function createDevices(parts: DeviceParts): Devices {
     const opened = openCode(device, context.owner);
     if (opened === null) return await giveUp(parts, device, "unreadable_secret");
     if (!isAskedFor(opened, context.row)) return await giveUp(parts, device, "changed_meanwhile");
-    const { deviceCode, linkId } = opened;
+    const { deviceCode, linkId, madeBy = null } = opened;
     const answer = await authorizations.ask(context, "device_code", { values: { deviceCode }, cannotWait: false });
     const { definition } = context;
     if (answer.kind === "failed") return await recordPoll(parts, { device, definition }, answer.failure);
     const given = { captured: {}, redirectUri: null, linkId };
-    const ended = parts.audited({ connectionId: device.connectionId, connection: context.row.name, linkId });
+    const { connectionId } = device;
+    const ended = await parts.audited({ connectionId, connection: context.row.name, linkId, madeBy });
     const authorized = await authorizations.storeGrant(context, answer.grant, given).catch(async (error: unknown) => {
       const code = error instanceof BrokerError ? error.code : "internal_error";
       await ended(code);
@@ -162,7 +174,7 @@ export function createDevices(parts: DeviceParts): Devices {
       const id = randomUUID();
       const place = { requestId: id, destination: secretsDestination(context.owner, hostInputs(definition)) };
       const linkId = link?.id ?? null;
-      const known: SealedDevice = { ...read, linkId, scopes: row.scopes };
+      const known: SealedDevice = { ...read, linkId, madeBy: link?.madeBy ?? null, scopes: row.scopes };
       const sealed = vault.sealDeviceCode(JSON.stringify(known), place);
       const asked = { inputs: row.inputs, scopes: row.scopes, client: context.client };
       const kept = await deviceCodes.put({ ...read, connectionId, id, linkId, deviceCode: sealed }, asked);
@@ -195,6 +207,8 @@ export function createDevices(parts: DeviceParts): Devices {
 
 type SealedDevice = NonNullable<ReturnType<typeof readDeviceAuthorization>> & {
   linkId: string | null;
+  /** Absent in a code that an older version has asked for. */
+  madeBy?: string | null;
   scopes: string[];
 };
 
@@ -233,7 +247,8 @@ async function recordPoll(
 async function giveUp(parts: DeviceParts, device: DeviceRow, error: string): Promise<void> {
   await forget(parts, device, error);
   const code = /^[a-z_]+$/.test(error) ? error : "provider_rejected";
-  await parts.audited({ ...device, connection: null })(code === "access_denied" ? "denied" : code);
+  const ended = await parts.audited({ ...device, connection: null, madeBy: null });
+  await ended(code === "access_denied" ? "denied" : code);
 }
 
 async function forget({ deviceCodes, accounts }: DeviceParts, device: DeviceRow, error: string): Promise<void> {

@@ -184,6 +184,8 @@ describeWithServices(["postgres"], "the audit over HTTP", () => {
       const refused = await stage.first.api.api(`/audit${wrong}`);
       expect([wrong, refused.status, refused.body["code"]]).toEqual([wrong, 400, "invalid_request"]);
     }
+    const noHead = { heads: ["p1:1:mac"] };
+    expect((await stage.first.api.api("/audit/verify", { method: "POST", body: noHead })).status).toBe(400);
   });
 
   it("counts who reads a token, by caller, connection and result, and requests without a valid key", async () => {

@@ -31,8 +31,8 @@ const endColumns: readonly Column[] = [
   ["AT", "at"],
 ];
 
-/** As many as one question of `GET /audit/verify` may name. */
-const headsAtOnce = 100;
+/** As many as one question of `POST /audit/verify` may name: of so many processes. */
+const headsAtOnce = 5000;
 const defaultLimit = 50;
 const pageSize = 200;
 
@@ -100,7 +100,8 @@ function describe(value: unknown, main: "id" | "name"): string {
 }
 
 async function exportEntries({ api, terminal }: Session, { options }: { options: Filters }) {
-  for await (const line of api().lines("/audit/export", options satisfies Query)) await terminal.outAll(`${line}\n`);
+  const query: Query = options;
+  for await (const line of api().lines("/audit/export", { query })) await terminal.outAll(`${line}\n`);
 }
 
 type Report = {
@@ -135,7 +136,8 @@ async function verifyEntries(session: Session, { options }: { options: { heads?:
 /** The last line of the answer is the report; those before it say how far it is. */
 async function verifyPart({ api, output }: Session, heads: readonly string[]): Promise<Report> {
   let told = 0;
-  for await (const line of api().lines("/audit/verify", heads.length === 0 ? {} : { heads: heads.join(",") })) {
+  const request = heads.length === 0 ? {} : { method: "POST", body: { heads } };
+  for await (const line of api().lines("/audit/verify", request)) {
     const { rows, report, problem } = parseResource(line) ?? {};
     if (isResource(problem)) throw new CliError(textOf(problem["detail"]), textOf(problem["code"]));
     if (isResource(report)) return readReport(report);

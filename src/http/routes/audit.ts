@@ -11,13 +11,13 @@ import {
 } from "../../audit/entries.ts";
 import { type Clock, withDeadline } from "../../clock.ts";
 import { BrokerError } from "../../errors.ts";
-import { boundsOf, coversAll, requireUnbound } from "../../callers/principal.ts";
+import { boundsOf, coversAll, requireAll } from "../../callers/principal.ts";
 import { callerTimes } from "../../time.ts";
 import { audited } from "../audit.ts";
 import { auditPageSchema, auditRowSchema, verificationSchema } from "../audit-answers.ts";
 import { principalOf } from "../auth.ts";
 import { problemOf, toBrokerError } from "../error-handler.ts";
-import { type ApiScope, closed, cursor, limit, literals, textField } from "../schemas.ts";
+import { type ApiScope, closed, cursor, limit, literals, requestBody, textField } from "../schemas.ts";
 import { viewAuditReport, viewAuditRow } from "../views.ts";
 
 export type AuditRoutesOptions = {
@@ -45,9 +45,23 @@ const filters = {
 /** No HEAD: it would do all of the work for an answer without a body. */
 const streams = { exposeHeadRoute: false };
 
-/** 16 KiB of headers, which Node allows, hold this many. */
-const mostHeads = 100;
 const headShape = /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):(\d{1,15}):([\w.-]{1,128})$/;
+const largestHeadsBytes = 1024 * 1024;
+
+const headsOfLog = requestBody(
+  "VerifyAudit",
+  {
+    description: "What the broker's log says under `audit_head`",
+    example: { heads: ["0190f6a0-0000-7000-8000-000000000000:42:k1.mac"] },
+  },
+  {
+    heads: Type.Array(Type.String({ maxLength: 200 }), {
+      // They fit into the longest body.
+      maxItems: 5000,
+      description: "process:seq:mac, the newest one of each process",
+    }),
+  },
+);
 
 /** `/audit`: who did what, as it was written. Reading it is written, too. */
 export async function auditReadingRoutes(app: ApiScope, { audit, clock }: AuditRoutesOptions): Promise<void> {
@@ -83,29 +97,39 @@ export async function auditReadingRoutes(app: ApiScope, { audit, clock }: AuditR
     },
   );
 
+  const lines =
+    'Walks all chains, which may take minutes. The answer is JSON lines: `{"rows": …}` once a second says how far it is; the last line is `{"report": {…}}`, or `{"problem": {…}}` if the broker could not go on.';
+  const response = { 200: jsonLines("The progress, and at last the report", verificationSchema) };
   const verified = {
     operationId: "verifyAudit",
     summary: "Whether somebody has changed, removed or added entries",
-    description: `Walks all chains, which may take minutes. The answer is JSON lines: \`{"rows": …}\` once a second says how far it is; the last line is \`{"report": {…}}\`, or \`{"problem": {…}}\` if the broker could not go on. With \`heads\` from the log it also finds entries that are missing at the end of a chain.`,
+    description: lines,
     tags,
-    querystring: closed({
-      heads: Type.Optional(
-        Type.String({
-          maxLength: 15_000,
-          description: `What the broker's log says under \`audit_head\`: process:seq:mac, at most ${mostHeads} of them with commas between`,
-          example: "0190f6a0-0000-7000-8000-000000000000:42:k1.mac",
-        }),
-      ),
-    }),
-    response: { 200: jsonLines("The progress, and at last the report", verificationSchema) },
+    response,
   };
   app.get(
     "/audit/verify",
     { schema: verified, ...streams, config: audited("audit.verify", "audit") },
     async (request, reply) => {
-      requireUnbound(principalOf(request));
-      const heads = readHeads(request.query.heads);
-      return await sendLines(reply, verifying(audit, { heads, clock }));
+      requireAll(principalOf(request));
+      return await sendLines(reply, verifying(audit, { heads: [], clock }));
+    },
+  );
+
+  const compared = {
+    operationId: "verifyAuditWithLog",
+    summary: "The same, and whether entries are missing at the end of a chain, which the broker's log knows",
+    description: lines,
+    tags,
+    body: headsOfLog,
+    response,
+  };
+  app.post(
+    "/audit/verify",
+    { schema: compared, bodyLimit: largestHeadsBytes, config: audited("audit.verify", "audit") },
+    async (request, reply) => {
+      requireAll(principalOf(request));
+      return await sendLines(reply, verifying(audit, { heads: request.body.heads.map(readHead), clock }));
     },
   );
 }
@@ -168,14 +192,8 @@ function readFilters(request: FastifyRequest<{ Querystring: FilterQuery }>): Aud
 }
 
 /** @throws BrokerError invalid_request */
-function readHeads(text = ""): Head[] {
-  const all = text.split(",").filter((each) => each !== "");
-  if (all.length > mostHeads) throw wrongHeads(`at most ${mostHeads} at a time`);
-  return all.map((each) => {
-    const [, process = "", seq = "", mac = ""] = headShape.exec(each) ?? [];
-    if (process === "") throw wrongHeads("must be process:seq:mac as the log has it, with commas between");
-    return { process, seq: Number(seq), mac };
-  });
+function readHead(text: string): Head {
+  const [, process = "", seq = "", mac = ""] = headShape.exec(text) ?? [];
+  if (process !== "") return { process, seq: Number(seq), mac };
+  throw new BrokerError("invalid_request", "heads: each must be process:seq:mac as the log has it.");
 }
-
-const wrongHeads = (problem: string) => new BrokerError("invalid_request", `heads: ${problem}.`);

@@ -177,6 +177,18 @@ export function auditProofs(stage: () => AuditStage): void {
       expect(faultsOf(await witness.audit.verify([]), victim)).toEqual([{ kind: "chain_missing", from: 1, to: 7 }]);
     });
 
+    it("and of a chain that no other one has named at its start, since a checkpoint names it", async () => {
+      const rotating = await audit.start();
+      const named = await audit.start();
+      await audit.write(named, "keys.create");
+      await audit.stop(named);
+      expect(await rotating.audit.checkpoint()).toMatchObject({ ok: true });
+      await audit.sql("DELETE FROM audit.entries WHERE seq = 3 AND process = $1::uuid", named.id);
+      expect(faultsOf(await rotating.audit.verify([]), named)).toEqual([{ kind: "tail_missing", from: 3, to: 3 }]);
+      await audit.sql("DELETE FROM audit.entries WHERE process = $1::uuid", named.id);
+      expect(faultsOf(await rotating.audit.verify([]), named)).toEqual([{ kind: "chain_missing", from: 1, to: 3 }]);
+    });
+
     it("a tail that was cut off a chain that nobody has named is told as an open end; with the head in the log it is found", async () => {
       const { witness } = await twoChains();
       const alone = await audit.start();

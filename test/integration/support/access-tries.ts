@@ -200,6 +200,7 @@ const administration: Try[] = [
   same("GET /audit"),
   same("GET /audit/export"),
   same("GET /audit/verify"),
+  same("POST /audit/verify", "", { body: { heads: [] } }),
   ...onOwnOrForeign("GET /recovery", async (stage, whose) => ({
     method: "GET",
     path: "/recovery",

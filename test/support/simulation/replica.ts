@@ -125,7 +125,7 @@ export class Replica {
       keys: noOtherKeys,
       alarms: noAlarms,
       completion: "any",
-      audited: () => async () => {},
+      audited: async () => async () => {},
       health,
       onServed: () => {},
       isAlone: () => false,

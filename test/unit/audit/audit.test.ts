@@ -22,10 +22,12 @@ const entry: NewEntry = {
   address: null,
 };
 
-/** A process with a database that takes what is written, or does not answer, or fails; and a disk that works or does not. */
-async function start({ disk = true, mostWaiting = 20_000, batches = 0 } = {}) {
-  const { path } = await temporaryFolder("audit");
-  const folder = join(path, "audit");
+/**
+ * A process with a database that takes what is written, or does not answer, or fails; and a disk that works or does not. `hangsMs`: how long its
+ * start waits for the disk.
+ */
+async function start({ disk = true, mostWaiting = 20_000, batches = 0, hangsMs = 0, folder = "" } = {}) {
+  if (folder === "") folder = join((await temporaryFolder("audit")).path, "audit");
   if (!disk) writeFileSync(folder, "in the way");
   const rows: ChainedEntry[] = [];
   const counts: number[] = [];
@@ -68,7 +70,9 @@ async function start({ disk = true, mostWaiting = 20_000, batches = 0 } = {}) {
     onRejected() {},
     mostWaiting,
   });
-  await audit.start();
+  const started = audit.start();
+  await clock.pass(hangsMs);
+  await started;
   await until("the first row is written", () => rows.length === 1);
   /** The disk works again. */
   const repair = () => rmSync(folder);
@@ -227,6 +231,23 @@ test("while DATA_DIR hangs, a change is begun in the database after 2 s; what mu
     "connections.delete ok",
   ]);
   await until("nothing is left there", async () => (await leftIn(folder)).length === 0);
+});
+
+test("a disk that hangs at the start holds it up for 2 s: anything may be there, and what is there is written when the disk answers", async () => {
+  const before = await start();
+  before.database.does = "fail";
+  await before.audit.end(await before.audit.begin(entry), { result: "ok" });
+  const disk = await hangDisk();
+  const { audit, rows, clock } = await start({ folder: before.folder, hangsMs: auditTimes.diskMs });
+  try {
+    const held = audit.heldKeyIds();
+    await clock.pass(auditTimes.diskMs);
+    expect([await held, await audit.heldKeyIds()]).toEqual([["k1"], ["k1"]]);
+  } finally {
+    disk.goOn();
+  }
+  await untilWritten(rows, 2, clock);
+  expect(rows.at(-1)).toMatchObject({ action: "connections.delete", result: "ok" });
 });
 
 test("entries and counts that stay in DATA_DIR at the end are told as held, under their key", async () => {

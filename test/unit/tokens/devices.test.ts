@@ -68,6 +68,8 @@ class Stage {
   readonly order: string[] = [];
   /** The details of the events in the history. */
   readonly told: unknown[] = [];
+  /** Until the disk has the begin of an entry. */
+  begun = Promise.resolve();
   /** What came of codes, by connection. */
   readonly audited: string[] = [];
   due: DeviceRow[] = [deviceRow("one")];
@@ -111,7 +113,8 @@ class Stage {
       lifecycle: this,
       alarms: noAlarms,
       completion: "any",
-      audited: ({ connection }) => {
+      audited: async ({ connection }) => {
+        await this.begun;
         if (connection !== null) this.audited.push(`${connection} begun`);
         return async (result) => void this.audited.push(`${connection ?? "-"} ${result}`);
       },
@@ -173,10 +176,13 @@ describe("polling for user codes", () => {
 
   it("the audit has what came of each code, begun before the grant is kept; a poll that goes on leaves nothing", async () => {
     const kept = new Stage();
+    const disk = Promise.withResolvers<void>();
+    kept.begun = disk.promise;
     kept.answer.resolve(grant);
-    await kept.devices.round();
-    expect([await kept.isSettled(), kept.audited]).toEqual([false, ["acme begun"]]);
     kept.stored.resolve();
+    await kept.devices.round();
+    expect([await kept.isSettled(), kept.order]).toEqual([false, ["asked"]]);
+    disk.resolve();
     await kept.devices.idle();
     expect(kept.audited).toEqual(["acme begun", "acme ok"]);
     const resultOf = async (stage: Stage, answer: TokenAnswer) => {
