@@ -1,10 +1,19 @@
 import { randomBytes } from "node:crypto";
 import { expect, it } from "vitest";
-import { type BoundRequest, hex, openBound, sealBound } from "../../../src/consent/bound-request.ts";
+import {
+  type BoundRequest,
+  type HeldBound,
+  hex,
+  openBound,
+  openHeld,
+  sealBound,
+} from "../../../src/consent/bound-request.ts";
+import { createResealing } from "../../../src/encryption/resealing.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/vault.ts";
 
-const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }]));
+const oldKey = { id: "k1", key: randomBytes(32) };
+const vault = createTokenVault(createKeyring([oldKey]));
 const [stateHash, browserHash] = [new Uint8Array(32).fill(1), new Uint8Array(32).fill(2)];
 const bound: BoundRequest = {
   stateHash: hex(stateHash),
@@ -35,4 +44,35 @@ it.each([
 
 it("a request that is found by another state counts for nothing", () => {
   expect(openBound(vault, row, browserHash)).toBeNull();
+});
+
+const ticketHash = new Uint8Array(32).fill(3);
+const held: HeldBound = {
+  ...bound,
+  app: { endUser: "42", returnTo: "https://app.example/" },
+  held: { ticketHash: hex(ticketHash), code: "the-code", captured: { realm: "r1" } },
+};
+const heldRow = { ...row, request: sealBound(vault, "r-1", held) };
+
+it("a held code is found by its ticket alone, with all that its consent binds, and by no state", () => {
+  expect(openHeld(vault, heldRow, ticketHash)).toEqual(held);
+  expect(openHeld(vault, heldRow, stateHash)).toBeNull();
+  expect(openBound(vault, heldRow, stateHash)).toBeNull();
+  expect(openHeld(vault, row, ticketHash)).toBeNull();
+});
+
+it("a rotation of encryption keys moves a held code; a replica that lacks its key leaves it to others", () => {
+  const newKey = { id: "k2", key: randomBytes(32) };
+  const ring = createKeyring([newKey, oldKey]);
+  const both = createTokenVault(ring);
+  const moved = createResealing(ring, both).renew("authorization_requests", {
+    rowId: "r-1",
+    requestId: "r-1",
+    request: heldRow.request,
+  });
+  const request = moved.change?.seals[0]?.after;
+  if (request == null) throw new Error("nothing was moved");
+  const afterwards = createTokenVault(createKeyring([newKey]));
+  expect(openHeld(afterwards, { ...heldRow, request }, ticketHash)).toEqual(held);
+  expect(() => openHeld(vault, { ...heldRow, request }, ticketHash)).toThrow(/lacks an encryption key/);
 });

@@ -48,6 +48,13 @@ async function heldCode({ codeLifetimeSeconds, browser, of = stage }: Given = {}
   return { ...link, browser: own, callback, address, connectionId, connectionName, ticket: ticketOf(address) };
 }
 
+/** Opens the link once more in its browser, up to the app; the ticket. */
+async function comeBack(browser: TestBrowser, url: string): Promise<string> {
+  const toProvider = await browser.press(url);
+  const back = await browser.post(String(toProvider.headers["location"]), { decision: "authorize" });
+  return ticketOf(await browser.ticketOf(String(back.headers["location"])));
+}
+
 const ticketOf = (address: string) => new URL(address).searchParams.get("ticket") ?? "";
 const run = async (sql: string, ...values: unknown[]) =>
   await stage.database.prisma.$queryRawUnsafe<Record<string, unknown>[]>(sql, ...values);
@@ -91,6 +98,71 @@ describe("a held code", () => {
     expect(row?.["same"]).toBe(true);
     expect(Number(row?.["ahead"])).toBeLessThanOrEqual(seconds - 600);
     expect(Number(row?.["ahead"])).toBeGreaterThan(seconds - 600 - 30);
+  });
+
+  test("is unknown to another caller, who changes nothing by it", async () => {
+    const { ticket, connectionId, connectionName } = await heldCode();
+    expect(await complete(ticket, "42", { ...app, callerId: "other" })).toBe("not_found");
+    expect(exchangesOf(connectionId)).toEqual([]);
+    expect(await complete(ticket)).toBe(connectionName);
+    expect(await complete(ticket, "42", { ...app, callerId: "other" })).toBe("not_found");
+  });
+
+  test("is over, with its link, when the app names another user; the right one comes too late then", async () => {
+    const { ticket, connectionId, browser, url } = await heldCode();
+    const story = [await complete(ticket, "7"), await complete(ticket), await complete(ticket, "7")];
+    expect(story).toEqual(["wrong_end_user", "wrong_end_user", "wrong_end_user"]);
+    expect(exchangesOf(connectionId)).toEqual([]);
+    expect((await browser.get(url)).statusCode).toBe(410);
+  });
+
+  test("is over when its time is, by the database's clock: its link is free again, and an older ticket takes nothing of it", async () => {
+    const { ticket, connectionId, connectionName, id, browser, url } = await heldCode();
+    const end = async (table: string, column: string, key: string) =>
+      await run(`UPDATE ${table} SET ${column} = ${column} - interval '61 seconds' WHERE ${key} = $1`, id);
+    await end("consent_links", "held_until", "id");
+    // The link goes on while the row of its older ticket is still there: nobody may complete both.
+    const again = await comeBack(browser, url);
+    expect(await complete(ticket)).toBe("not_found");
+    await end("consent_links", "held_until", "id");
+    await end("authorization_requests", "expires_at", "link_id");
+    expect([await complete(again), await complete(again, "7")]).toEqual([
+      "authorization_expired",
+      "authorization_expired",
+    ]);
+    expect(exchangesOf(connectionId)).toEqual([]);
+    expect(await complete(await comeBack(browser, url))).toBe(connectionName);
+    expect(exchangesOf(connectionId)).toHaveLength(1);
+  });
+
+  test("keeps its link to itself: a second tab's code is held neither, and is not exchanged", async () => {
+    const { connectionId, connectionName } = await stage.connect();
+    const { url } = await stage.createLink({ ...asked, connectionId });
+    const browser = createTestBrowser(stage.app, publicUrl);
+    const tabs = [await browser.press(url), await browser.press(url)].map(({ headers }) => String(headers["location"]));
+    const callbacks: string[] = [];
+    for (const tab of tabs) {
+      const back = await browser.post(tab, { decision: "authorize" });
+      callbacks.push(String(back.headers["location"]));
+    }
+    const [first = "", second = ""] = callbacks;
+    const address = await browser.ticketOf(first);
+    expect((await browser.get(second)).statusCode).toBe(410);
+    expect(await complete(ticketOf(address))).toBe(connectionName);
+    expect(exchangesOf(connectionId)).toHaveLength(1);
+  });
+
+  test("does not come to be where another browser is first at the callback: 403 there, and 403 in its own", async () => {
+    const { connectionId } = await stage.connect();
+    const { url } = await stage.createLink({ ...asked, connectionId });
+    const [own, other] = [createTestBrowser(stage.app, publicUrl), createTestBrowser(stage.app, publicUrl)];
+    const toProvider = await own.press(url);
+    const back = await own.post(String(toProvider.headers["location"]), { decision: "authorize" });
+    const callback = String(back.headers["location"]);
+    expect((await other.get(callback)).body).toContain("This belongs to another browser");
+    const stopped = await own.get(callback);
+    expect([stopped.statusCode, stopped.body]).toEqual([403, expect.stringContaining("This attempt has been stopped")]);
+    expect((await own.get(url)).statusCode).toBe(200);
   });
 
   test("of another account waits for a decision, and says so as often as it is asked; afterwards it says that it was decided", async () => {
