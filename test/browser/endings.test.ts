@@ -4,6 +4,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import type { Principal } from "../../src/callers/principal.ts";
 import { describeWithBrowser, newProfile, screenshot } from "../support/browser.ts";
 import { setConsentStage, type ConsentStage } from "../support/consent-stage.ts";
 import { proveByHand } from "../support/prove-by-hand.ts";
@@ -22,6 +23,15 @@ const poster = createServer((request, response) => {
   response.end(`<form method="post" action="${publicUrl}/callback/posted">${inputs}<button>Agree</button></form>`);
 });
 
+/** An app that completes consents: what came to it, and from where it says that it came. */
+const arrivals: { path: string; referrer: string | undefined }[] = [];
+const app = createServer((request, response) => {
+  arrivals.push({ path: request.url ?? "", referrer: request.headers.referer });
+  response.setHeader("content-type", "text/html");
+  response.end("<!doctype html><title>Accounts</title><h1>Accounts</h1>");
+});
+let appOrigin: string;
+
 beforeAll(async () => {
   const port = await freePort();
   publicUrl = `http://localhost:${port}`;
@@ -29,6 +39,9 @@ beforeAll(async () => {
   elsewhere = `http://127.0.0.1:${port}`;
   poster.listen(0, "127.0.0.1");
   await once(poster, "listening");
+  app.listen(0, "127.0.0.1");
+  await once(app, "listening");
+  appOrigin = `http://127.0.0.1:${(app.address() as AddressInfo).port}`;
   const { port: posterPort } = poster.address() as AddressInfo;
   const authorize = `http://127.0.0.1:${posterPort}/authorize`;
   const extraFolder = folderOf({
@@ -38,6 +51,7 @@ beforeAll(async () => {
     publicUrl,
     authorizeOrigin: elsewhere,
     extraFolder,
+    returnOrigins: [appOrigin],
     organisation: { name: "Bakery Group", contact: "help@bakery.example" },
   });
   await stage.app.listen({ host: "127.0.0.1", port });
@@ -45,8 +59,10 @@ beforeAll(async () => {
 beforeEach(() => Object.assign(stage.behaviour, { exchange: null, passedMs: 0, device: null }));
 afterAll(async () => {
   await stage.close();
-  poster.closeAllConnections();
-  poster.close();
+  for (const server of [poster, app]) {
+    server.closeAllConnections();
+    server.close();
+  }
 });
 
 const purpose = "Orders of the web shop, <b>every</b> night";
@@ -58,6 +74,13 @@ async function makeLink(given: { provider?: string; account?: string; grant?: st
   return { ...link, connectionId, connectionName, connection };
 }
 
+/** A link that the app completes. */
+async function makeAppLink(given: { provider?: string } = {}) {
+  const { connectionId, connectionName } = await stage.connect(given);
+  const forApp = { completion: "app", endUser: "42", returnTo: `${appOrigin}/connected?from=settings` } as const;
+  return { ...(await stage.createLink({ connectionId, purpose, ...forApp })), connectionId, connectionName };
+}
+
 /** From the link to the page that the broker shows after the provider's. */
 async function walk(page: Page, link: string, button = "Authorize"): Promise<void> {
   await page.goto(link);
@@ -65,6 +88,16 @@ async function walk(page: Page, link: string, button = "Authorize"): Promise<voi
   await page.getByRole("button", { name: button }).click();
   await page.waitForURL(`${publicUrl}/connected/**`);
 }
+
+/** The caller that makes the links of this stage. */
+const appKey: Principal = {
+  callerId: "tests",
+  actor: { kind: "key", id: "tests", name: null },
+  abilities: ["connections"],
+  connections: ["*"],
+  labels: {},
+  expiresAt: null,
+};
 
 const heading = async (page: Page) => await page.locator("h1").textContent();
 const text = async (page: Page) => (await page.locator("main").innerText()).replaceAll(/\s+/g, " ");
@@ -98,6 +131,21 @@ const endings: Record<string, (page: Page) => Promise<string[]>> = {
     const { url, connectionName } = await makeLink();
     await page.goto(url);
     return [`Connect ${connectionName} at Sandbox?`, "Bakery Group asks for access", purpose, "help@bakery.example"];
+  },
+  async "asked for an app"(page) {
+    const { url, connectionName } = await makeAppLink();
+    await page.goto(url);
+    const then = `You then come back to ${new URL(appOrigin).host}.`;
+    return [`Connect ${connectionName} at Sandbox?`, "Bakery Group asks for access", purpose, then];
+  },
+  async "an attempt that was stopped"(page) {
+    const { url, connectionName } = await makeAppLink();
+    await page.goto(url);
+    await page.getByRole("button", { name: "Continue to" }).click();
+    const state = new URL(page.url()).searchParams.get("state");
+    await fetch(`${publicUrl}/callback/sandbox?code=c&state=${state}`, { redirect: "manual" });
+    await page.goto(`${publicUrl}/callback/sandbox?code=c&state=${state}`);
+    return ["This attempt has been stopped", connectionName, "start again", "help@bakery.example"];
   },
   async "asked for a copied code"(page) {
     const { connectionId } = await stage.connect({ provider: "apicbase" });
@@ -251,6 +299,30 @@ describeWithBrowser("the pages on which a consent ends", (openPage) => {
     expect(page.url()).not.toMatch(/code=|state=/);
     expect(await page.evaluate("document.referrer")).not.toMatch(/code=|state=/);
   });
+
+  test.each(["sandbox", "posted"])(
+    "the consent of an app ends at the app, which gets the ticket and nothing of the addresses here (%s)",
+    async (provider) => {
+      const page = await openPage();
+      const complaints: string[] = [];
+      page.on("console", (message) => complaints.push(message.text()));
+      const { url, connectionName } = await makeAppLink({ provider });
+      stage.behaviour.exchange = async () => ({ connectionName, held: null, endsSoon: false });
+      arrivals.length = 0;
+      await page.goto(url);
+      await page.getByRole("button", { name: "Continue to" }).click();
+      await page.getByRole("button", { name: provider === "posted" ? "Agree" : "Authorize" }).click();
+      await page.waitForURL(`${appOrigin}/connected**`);
+      expect(await heading(page)).toBe("Accounts");
+      const [arrival] = arrivals;
+      const [, ticket = ""] = /^\/connected\?from=settings&ticket=([\w-]{43})$/.exec(arrival?.path ?? "") ?? [];
+      expect(arrival?.referrer).toBeUndefined();
+      const { completion } = stage.consent;
+      const record = await completion.complete(appKey, await completion.find(appKey, ticket), "42");
+      expect(record.name).toBe(connectionName);
+      expect(complaints.filter((line) => !line.includes("the server responded with a status of"))).toEqual([]);
+    },
+  );
 
   test.each([true, false])(
     "a posted answer arrives with its browser's cookie (scripts: %s)",

@@ -16,6 +16,7 @@ const kinds = [
   "authorization code",
   "browser cookie",
   "client secret",
+  "completion ticket",
   "consent link",
   "consent state",
   "database password",
@@ -47,6 +48,7 @@ describeWithServices(["postgres", "redis"], "a run through everything that meets
     await using stage = await setCanaryStage();
     await run.register(stage);
     expect(await run.consent(stage)).toEqual([200, 502, 502, 200]);
+    expect(await run.completeByApp(stage)).toEqual([403, 422, 200, 200, 422]);
     expect(await run.handOver(stage)).toEqual([200, 200, 200, 409, 422]);
     expect(new Set(await run.readEverything(stage))).toEqual(new Set([200]));
     expect(await run.failRefreshes(stage)).toEqual([409, 502, 503]);
@@ -83,7 +85,9 @@ describeWithServices(["postgres", "redis"], "a run through everything that meets
         (name) => `access token (plain) in the answer 200 to GET /tokens/${name}`,
       ),
       "browser cookie (plain) in the answer 200 to GET /connect/:link",
+      "completion ticket (plain) in the answer 303 to GET /callback/strict",
       "consent link (plain) in the answer 201 to POST /connections/acme/consent-links",
+      "consent link (plain) in the answer 201 to POST /connections/of-app/consent-links",
       "consent state (plain) in the answer 303 to POST /connect/:link",
     ]);
   });

@@ -57,6 +57,33 @@ async function answerByHand(
   return (await browser.open(back)).status;
 }
 
+/**
+ * Consents that an app completes: with a wrong user, an echoing provider, and twice with the right one. The ticket stands in addresses of the app
+ * alone. @returns statuses
+ */
+export async function completeByApp({ api, provider, returnTo }: CanaryStage): Promise<number[]> {
+  await api.createConnection({ name: "of-app", provider: provider.id, client: "app" });
+  const browser = new ScriptedBrowser();
+  const link = async () => await api.consentLink("of-app", { completion: "app", end_user: "42", return_to: returnTo });
+  const ticketOf = async (url: string) => {
+    const stopAt = ({ href }: URL) => href.startsWith(returnTo);
+    const page = await browser.submit(await browser.open(url), { stopAt: ({ origin }) => origin === provider.origin });
+    const back = await browser.open(await approve(page.url.href, browser), { stopAt });
+    return back.url.searchParams.get("ticket") ?? "";
+  };
+  const complete = async (ticket: string, end_user = "42") =>
+    (await api.api(`/consents/${ticket}/complete`, { method: "POST", body: { end_user } })).status;
+  const wrong = await complete(await ticketOf((await link()).url), "7");
+  const { url } = await link();
+  const refused = await ticketOf(url);
+  provider.echoNext(...everyEcho.slice(0, 1));
+  const first = await complete(refused);
+  const good = await ticketOf(url);
+  const rest = [await complete(good), await complete(good), await complete(refused)];
+  await browser.close();
+  return [wrong, first, ...rest];
+}
+
 /** Brings a code and token sets through the API, right ones and wrong ones. @returns statuses */
 export async function handOver({ api, provider, kitchen }: CanaryStage): Promise<number[]> {
   const query = `response_type=code&client_id=${kitchen.client.id}&scope=library`;

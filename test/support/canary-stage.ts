@@ -14,6 +14,9 @@ import { startPrivatePostgres, startPrivateRedis } from "./services/index.ts";
 
 export type CanaryStage = Awaited<ReturnType<typeof setCanaryStage>>;
 
+/** Where the app is whose completions the run makes. Nobody goes there. */
+const returnTo = "https://app.example/connected";
+
 /**
  * Short enough that no text is cut within it, and that it is not scrubbed for its looks alone. It has characters that each encoding writes
  * in its own way.
@@ -62,6 +65,7 @@ export async function setCanaryStage() {
     env: {
       LOG_LEVEL: "trace",
       METRICS_KEY: keys.metricsKey,
+      RETURN_ORIGINS: new URL(returnTo).origin,
       LINK_POSTS_PER_MINUTE: "1000",
       LINK_OPEN_REQUESTS: "1000",
     },
@@ -89,6 +93,7 @@ export async function setCanaryStage() {
   return {
     ...servers,
     ...keys,
+    returnTo,
     postgres,
     redis,
     proxy,
@@ -144,6 +149,7 @@ function handedOutIn({ method, path, status, rawHeaders, body }: Exchange): Cana
   if (/^POST \S+\/consent-links 201$/.test(route)) return take("consent link", /\/connect\/[0-9a-f]+-([0-9a-f]+)"/);
   if (route.startsWith("GET /connect/")) return take("browser cookie", /freshet_browser=([^;]+)/);
   if (/^POST \/connect\/\S+ 303$/.test(route)) return take("consent state", /[?&]state=([^&\s]+)/);
+  if (/^GET \/callback\/\S+ 303$/.test(route)) return take("completion ticket", /[?&]ticket=([^&\s]+)/);
   return [];
 }
 
@@ -161,6 +167,8 @@ function withoutLawful(exchange: Exchange): Exchange {
   if (/^POST \S+\/consent-links 201$/.test(route)) return withoutField("url");
   if (/^GET \/connect\/\S+ 200$/.test(route)) return withoutHeader(exchange, "set-cookie");
   if (/^POST \/connect\/\S+ 303$/.test(route)) return withoutHeader(exchange, "location");
+  const isForApp = exchange.rawHeaders.some((text) => text.startsWith(`${returnTo}?ticket=`));
+  if (/^GET \/callback\/\S+ 303$/.test(route) && isForApp) return withoutHeader(exchange, "location");
   return exchange;
 }
 
@@ -174,5 +182,6 @@ function withoutHeader(exchange: Exchange, name: string): Exchange {
 export function answer({ method, path, status, statusMessage, rawHeaders, body }: Exchange): Place {
   const route = path.split("?")[0] ?? "";
   const text = [`HTTP/1.1 ${status} ${statusMessage}`, ...rawHeaders, "", body].join("\n");
-  return { where: `the answer ${status} to ${method} ${route.replace(/^(\/connect)\/.*/, "$1/:link")}`, text };
+  const shown = route.replace(/^(\/connect)\/.*/, "$1/:link").replace(/^\/consents\/[^/]+/, "/consents/:ticket");
+  return { where: `the answer ${status} to ${method} ${shown}`, text };
 }

@@ -23,7 +23,7 @@ export async function proveByHand(
 ): Promise<void> {
   const links = await query<ProvenLink>(
     `SELECT id, connection_id::text AS "connectionId", secret_hash AS "secretHash", return_to AS "returnTo", manual, purpose,
-       created_by AS "createdBy", expires_at AS "expiresAt", claimed_by AS "claimedBy" FROM consent_links`,
+       end_user AS "endUser", created_by AS "createdBy", expires_at AS "expiresAt", claimed_by AS "claimedBy" FROM consent_links`,
     [],
   );
   for (const link of links) {
