@@ -28,6 +28,7 @@ function cellOfBound(cells: readonly string[], kind: (typeof boundKinds)[number]
   return free === "403" ? free : of("bound");
 }
 
+const kinds = [...kindsOfKey, ...boundKinds];
 const rows = readAccessTable();
 const nameOf = ({ route, about }: { route: string; about: string }): string => `${route} | ${about}`;
 
@@ -70,12 +71,18 @@ describeWithServices(["postgres"], "who may do what, as docs/access.md says", ()
     if (tried === undefined) throw new Error("nothing is tried for this row");
     const cells: string[] = [];
     let asked: Asked | null = null;
-    for (const kind of [...kindsOfKey, ...boundKinds]) {
+    const ask = async (bearer: string | undefined): Promise<string> => {
       asked ??= await tried.ask(stage);
-      const cell = await stage.ask(asked, kind);
-      cells.push(cell);
+      const cell = await stage.ask(asked, bearer);
       // What may have changed it was answered otherwise: then the next one is asked about a new one.
       if (asked.method !== "GET" && !cell.startsWith("4")) asked = null;
+      return cell;
+    };
+    for (const kind of kinds) cells.push(await ask(stage.keys[kind]));
+    // Where a bearer counts, a workload gets what its kind of key gets.
+    const workloads = row.cells[0] === "401" ? [...stage.workloads] : [];
+    for (const [kind, token] of workloads) {
+      expect(await ask(token), `a workload: ${kind}`).toBe(cells[kinds.indexOf(kind)]);
     }
     const statuses = cells.flatMap((cell) => (/^\d+/.test(cell) ? [Number.parseInt(cell, 10)] : []));
     // What the document says of a route holds for every key.

@@ -275,6 +275,16 @@ describeWithServices(["postgres"], "an attacker with a key that is bound to labe
       expect(await to({ customer: "acme", region: "us" }, by)).toEqual([200, undefined]);
     });
 
+    it("counts also where only a workload of WORKLOADS_FILE is bound to it", async () => {
+      const name = "acme-tier";
+      await make(name, { customer: "acme", tier: "silver" });
+      const to = async (tier: string, by: string) =>
+        await refused(`/connections/${name}`, { method: "PATCH", body: { labels: { ...customer, tier } }, by });
+      const says = expect.stringContaining('"tier"');
+      expect(await to("gold", stage.keys.connections ?? "")).toEqual([403, "forbidden", says]);
+      expect((await to("gold", admin()))[0]).toBe(200);
+    });
+
     it("can be set at creation by a caller without labels: nothing is in the connection yet", async () => {
       const body = { name: "acme-2-set", ...acme, labels: { customer: "beta" } };
       expect((await ask("/connections", { method: "POST", body, by: stage.keys.connections ?? "" })).status).toBe(201);

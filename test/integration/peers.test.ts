@@ -173,6 +173,22 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
     expect(await reuseWhileRead(pair)).toMatchObject({ foreign: 0 });
   });
 
+  it("one with other labels is not served to callers of the labels before, though the replica has no Postgres", async () => {
+    const name = pair.newName();
+    const token = await pair.connect(name);
+    await pair.first.api.changeConnection(name, { labels: { customer: "acme" } });
+    const bounds = { connections: ["*"], labels: { customer: "acme" } };
+    const key = await pair.first.api.createKey({ name: "tenant", abilities: ["tokens"], ...bounds });
+    await until("it is served", async () => (await pair.read(name, key)) === token);
+    await pair.cut();
+    expect(await pair.read(name, key)).toBe(token);
+    await pair.first.api.changeConnection(name, { labels: { customer: "beta" } });
+    await until("it is not served", async () => (await pair.read(name, key)) === "storage_unavailable");
+    await pair.heal();
+    await until("its end is known", async () => (await pair.read(name, key)) === "connection_not_found");
+    await until("others are served", async () => (await pair.read(name)) === token);
+  });
+
   it("a disabled one is served by nobody; forged and repeated messages hold up none, and bring none back", async () => {
     const [name, other] = [pair.newName(), pair.newName()];
     const token = await pair.connect(name);

@@ -92,6 +92,32 @@ describeWithServices(["postgres", "redis"], "further tokens of a connection", ()
     expect([none.status, none.body.detail]).toEqual([400, expect.stringContaining("gives none")]);
   });
 
+  it("a caller that is bound to labels reads those of connections that carry them, and is told of no others", async () => {
+    for (const [name, customer] of [
+      ["labelled", "acme"],
+      ["others", "beta"],
+    ] as const) {
+      await stage.connect(name, "able-user");
+      await stage.api.changeConnection(name, { labels: { customer } });
+    }
+    const labels = { customer: "acme" };
+    const key = await stage.api.createKey({ name: "tenant", abilities: ["tokens"], connections: ["*"], labels });
+    const read = async (name: string, token: string) => await stage.api.token(name, { key, token });
+    expect((await read("labelled", "user")).body).toMatchObject({ token: "user", version: 1 });
+    expect((await read("labelled", "boss")).body.code).toBe("invalid_request");
+    const answers = ["others", "nobody"].flatMap((name) =>
+      ["user", "boss"].map(async (token) => {
+        const { status, body } = await read(name, token);
+        return JSON.stringify([status, body]).replaceAll(name, "NAME");
+      }),
+    );
+    expect(new Set(await Promise.all(answers)).size).toBe(1);
+    await stage.api.changeConnection("labelled", { labels: { customer: "beta" } });
+    expect((await read("labelled", "user")).body.code).toBe("connection_not_found");
+    await stage.api.changeConnection("others", { labels });
+    expect((await read("others", "user")).status).toBe(200);
+  });
+
   it("two replicas and two hundred callers cause one refresh of each token, each with its own refresh token, round after round", async () => {
     await stage.connect("chains", "able-user");
     let [own, further] = [await stage.token("chains"), await stage.token("chains", { token: "user" })];

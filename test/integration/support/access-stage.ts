@@ -1,6 +1,8 @@
 import type { FastifyInstance } from "fastify";
 import { randomBytes } from "node:crypto";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { pino } from "pino";
 import { request } from "undici";
 import { createBroker, type Broker } from "../../../src/broker.ts";
@@ -8,6 +10,7 @@ import { readConfig } from "../../../src/config.ts";
 import { faultsOfHeaders } from "../../support/answer-headers.ts";
 import { BrokerApi } from "../../support/broker-api.ts";
 import { freePort } from "../../support/free-port.ts";
+import { TokenIssuer } from "../../support/issuer.ts";
 import { useRole } from "../../support/services/index.ts";
 import { query } from "../../support/query.ts";
 import { temporaryFolder } from "../../support/services/guardian.ts";
@@ -25,6 +28,20 @@ export const kindsOfKey = [
 /** Keys that are bound to labels and have one ability: their column follows from two others. */
 export const boundKinds = ["bound tokens", "bound connections", "bound admin"] as const;
 export type KindOfKey = (typeof kindsOfKey)[number] | (typeof boundKinds)[number];
+
+/** What keys may do; a workload of WORKLOADS_FILE may do the same. */
+const rights = {
+  tokens: { abilities: ["tokens"], isBound: false },
+  connections: { abilities: ["connections"], isBound: false },
+  admin: { abilities: ["admin"], isBound: false },
+  "connections and admin": { abilities: ["connections", "admin"], isBound: false },
+  bound: { abilities: ["tokens", "connections", "admin"], isBound: true },
+  "bound tokens": { abilities: ["tokens"], isBound: true },
+  "bound connections": { abilities: ["connections"], isBound: true },
+  "bound admin": { abilities: ["admin"], isBound: true },
+};
+const workloadKinds = Object.keys(rights) as (keyof typeof rights)[];
+const longSeconds = 80_000;
 
 /** A request, a text being a form, and where it asks for a list, the name or id that is looked for in it. */
 export type Asked = { method: string; path: string; body?: unknown; shows?: string };
@@ -54,9 +71,20 @@ export class AccessStage {
   readonly #broker: Broker;
   readonly #databaseUrl: string;
   readonly #keys: Partial<Record<KindOfKey, string>>;
+  readonly #issuer: TokenIssuer;
+  /** The token of a workload of each kind that has a column. */
+  readonly workloads: ReadonlyMap<KindOfKey, string>;
   #count = 0;
 
-  private constructor(parts: Pick<AccessStage, "api" | "keys" | "routes"> & { broker: Broker; databaseUrl: string }) {
+  private constructor(
+    parts: Pick<AccessStage, "api" | "keys" | "routes" | "workloads"> & {
+      broker: Broker;
+      databaseUrl: string;
+      issuer: TokenIssuer;
+    },
+  ) {
+    this.#issuer = parts.issuer;
+    this.workloads = parts.workloads;
     this.#broker = parts.broker;
     this.api = parts.api;
     this.#databaseUrl = parts.databaseUrl;
@@ -71,6 +99,7 @@ export class AccessStage {
   static async start(databaseUrl: string): Promise<AccessStage> {
     const port = await freePort();
     const adminKey = randomBytes(32).toString("base64url");
+    const issuer = await TokenIssuer.create();
     const config = readConfig({
       PORT: String(port),
       PUBLIC_URL: publicUrl,
@@ -81,6 +110,7 @@ export class AccessStage {
       ADMIN_KEY: adminKey,
       SANDBOX: "true",
       TRUST_PROXY: "127.0.0.0/8",
+      WORKLOADS_FILE: await fileOf(issuer),
     });
     const routes = noteRoutes();
     const broker = await createBroker(config, pino({ level: "silent" }));
@@ -93,22 +123,35 @@ export class AccessStage {
     ] as const) {
       await api.createClient({ name, provider: "sandbox", client_id: "x", client_secret: "x", connections: [pattern] });
     }
-    const make = async (...abilities: string[]) =>
-      await api.createKey({ name: abilities.join(), abilities, connections: ["acme-*"] });
-    const bind = async (...abilities: string[]) =>
-      await api.createKey({ name: "bound", abilities, connections: ["acme-*"], labels: labelsOf("own") });
-    const keys = {
-      tokens: await make("tokens"),
-      connections: await make("connections"),
-      admin: await make("admin"),
-      "connections and admin": await make("connections", "admin"),
-      bound: await bind("tokens", "connections", "admin"),
-      "bound tokens": await bind("tokens"),
-      "bound connections": await bind("connections"),
-      "bound admin": await bind("admin"),
-      ADMIN_KEY: adminKey,
-    };
-    return new AccessStage({ broker, api, databaseUrl, keys, routes });
+    const keys: Partial<Record<KindOfKey, string>> = { ADMIN_KEY: adminKey };
+    const workloads = new Map<KindOfKey, string>();
+    for (const kind of workloadKinds) {
+      keys[kind] = await api.createKey({ name: kind, ...boundsOf(kind) });
+      if (!isColumn(kind)) continue;
+      const exp = Number(issuer.claims()["iat"]) + longSeconds;
+      workloads.set(kind, await issuer.sign({ claims: { sub: kind, exp } }));
+    }
+    return new AccessStage({ broker, api, databaseUrl, keys, workloads, issuer, routes });
+  }
+
+  /** Before the tokens of the workloads end: what they give ends by then. */
+  get soon(): string {
+    return new Date((Number(this.#issuer.claims()["iat"]) + longSeconds / 2) * 1000).toISOString();
+  }
+
+  /** What a workload is declared by, its tokens apart from those of all others. */
+  declaration(name: string): Record<string, unknown> {
+    return { name, ...declared(this.#issuer), match: { sub: name } };
+  }
+
+  /** The name of a workload. */
+  async workload(whose: "own" | "another" | "foreign" | "nobody"): Promise<string> {
+    const name = `workload-${this.next("own")}`;
+    const bounds = { abilities: ["tokens"], connections: patternsOf[whose], labels: labelsOf(whose) };
+    const body = { ...this.declaration(name), ...bounds };
+    const { status } = await this.api.api("/workloads", { method: "POST", body });
+    if (status !== 201) throw new Error(`the workload was answered with ${status}`);
+    return name;
   }
 
   /** Never the same twice. */
@@ -154,8 +197,7 @@ export class AccessStage {
   }
 
   /** What came of it, as a cell of the table says it. */
-  async ask({ method, path, body, shows }: Asked, kind: KindOfKey): Promise<string> {
-    const key = this.#keys[kind];
+  async ask({ method, path, body, shows }: Asked, key: string | undefined): Promise<string> {
     const headers: Record<string, string> = {
       // Each request has an address of its own, since one address may not try so often without a key.
       "x-forwarded-for": `192.0.${Math.floor(++this.#count / 250)}.${1 + (this.#count % 250)}`,
@@ -186,6 +228,37 @@ export class AccessStage {
     await this.#broker.core.idle();
     await this.#broker.close();
   }
+}
+
+const isColumn = (kind: KindOfKey): boolean => kindsOfKey.some((column) => column === kind);
+
+function declared(issuer: TokenIssuer) {
+  return { issuer: issuer.url, audience: issuer.audience, jwks: issuer.jwks() };
+}
+
+function boundsOf(kind: (typeof workloadKinds)[number]) {
+  const { abilities, isBound } = rights[kind];
+  return { abilities, connections: ["acme-*"], labels: isBound ? labelsOf("own") : {} };
+}
+
+/** A WORKLOADS_FILE: a workload of each kind, and one that alone is bound to the label `tier`. */
+async function fileOf(issuer: TokenIssuer): Promise<string> {
+  const ofKinds = workloadKinds.map((kind) => ({
+    name: kind.replaceAll(" ", "-"),
+    match: { sub: kind },
+    ...boundsOf(kind),
+  }));
+  const gold = {
+    name: "gold",
+    match: { sub: "gold" },
+    abilities: ["tokens"],
+    connections: ["*"],
+    labels: { tier: "gold" },
+  };
+  const workloads = [...ofKinds, gold].map((one) => Object.assign(one, declared(issuer)));
+  const path = join((await temporaryFolder("workloads")).path, "workloads.json");
+  await writeFile(path, JSON.stringify({ workloads }));
+  return path;
 }
 
 /** `GET /path` of every route that the app of a broker registers from here on; HEAD goes with GET. */

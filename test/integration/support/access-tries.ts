@@ -32,7 +32,7 @@ function asked(route: string, name: string, body?: unknown): Asked {
   return { method, path: path.replace(/:\w+/, name), ...(body !== undefined && { body }) };
 }
 
-/** The same about keys, which may be bound to another customer's label. */
+/** The same about keys and workloads, which may be bound to another customer's label. */
 const onKeys = (route: string, ask: (stage: AccessStage, whose: Side | "another") => Promise<Asked>): Try[] =>
   (["own", "another", "foreign"] as const).map((whose) => ({
     route,
@@ -43,7 +43,12 @@ const onKeys = (route: string, ask: (stage: AccessStage, whose: Side | "another"
 const onOwnOrForeign = (route: string, ask: (stage: AccessStage, whose: Side) => Promise<Asked>): Try[] =>
   sides.map((whose) => ({ route, about: about[whose], ask: async (stage) => await ask(stage, whose) }));
 
-/** A route about a client or a key that names no connections. */
+function declaring(stage: AccessStage, bounds: Record<string, unknown>): Asked {
+  const declaration = stage.declaration(`workload-${stage.next("own")}`);
+  return { method: "POST", path: "/workloads", body: { ...declaration, ...bounds, expires_at: stage.soon } };
+}
+
+/** A route about a client, a key or a workload that names no connections. */
 const onIdle = (route: string, make: (stage: AccessStage) => Promise<string>, body?: unknown): Try => ({
   route,
   about: "for no connections",
@@ -156,7 +161,8 @@ const administration: Try[] = [
   same("GET /providers"),
   same("GET /providers/:provider", "", { path: "/providers/bol" }),
   ...onKeys("POST /keys", async (stage, whose) => {
-    const bounds = { connections: [whose === "foreign" ? "other-*" : "acme-x-*"], labels: labelsOf(whose) };
+    const { soon: expires_at } = stage;
+    const bounds = { connections: [whose === "foreign" ? "other-*" : "acme-x-*"], labels: labelsOf(whose), expires_at };
     return { method: "POST", path: "/keys", body: { name: stage.next(whose), abilities: ["admin"], ...bounds } };
   }),
   {
@@ -170,6 +176,7 @@ const administration: Try[] = [
         abilities: ["admin", "tokens"],
         connections: ["acme-x-*"],
         labels: labelsOf("own"),
+        expires_at: stage.soon,
       },
     }),
   },
@@ -179,7 +186,13 @@ const administration: Try[] = [
     ask: async (stage) => ({
       method: "POST",
       path: "/keys",
-      body: { name: stage.next("own"), abilities: ["admin"], connections: [], labels: labelsOf("own") },
+      body: {
+        name: stage.next("own"),
+        abilities: ["admin"],
+        connections: [],
+        labels: labelsOf("own"),
+        expires_at: stage.soon,
+      },
     }),
   },
   ...onKeys("GET /keys", async (stage, whose) => ({
@@ -194,6 +207,37 @@ const administration: Try[] = [
   },
   ...onKeys("DELETE /keys/:id", async (stage, whose) => asked("DELETE /keys/:id", await stage.key(whose))),
   onIdle("DELETE /keys/:id", async (stage) => await stage.key("nobody")),
+  ...onKeys("POST /workloads", async (stage, whose) => {
+    const connections = [whose === "foreign" ? "other-*" : "acme-x-*"];
+    return declaring(stage, { abilities: ["admin"], connections, labels: labelsOf(whose) });
+  }),
+  {
+    route: "POST /workloads",
+    about: "own, with `tokens`",
+    ask: async (stage) => {
+      const abilities = ["admin", "tokens"];
+      return declaring(stage, { abilities, connections: ["acme-x-*"], labels: labelsOf("own") });
+    },
+  },
+  {
+    route: "POST /workloads",
+    about: "for no connections",
+    ask: async (stage) => declaring(stage, { abilities: ["admin"], connections: [], labels: labelsOf("own") }),
+  },
+  ...onKeys("GET /workloads", async (stage, whose) => ({
+    method: "GET",
+    path: "/workloads",
+    shows: await stage.workload(whose),
+  })),
+  {
+    route: "GET /workloads",
+    about: "for no connections",
+    ask: async (stage) => ({ method: "GET", path: "/workloads", shows: await stage.workload("nobody") }),
+  },
+  ...onKeys("DELETE /workloads/:name", async (stage, whose) =>
+    asked("DELETE /workloads/:name", await stage.workload(whose)),
+  ),
+  onIdle("DELETE /workloads/:name", async (stage) => await stage.workload("nobody")),
   same("GET /encryption"),
   same("POST /encryption/rotate", "", { body: {} }),
   same("GET /encryption/rotation", "after a rotation"),
