@@ -567,6 +567,27 @@ export const guards: readonly Guard[] = [
     caughtBy: unit("callers/principal"),
   },
   {
+    name: "labels: a change is told to the other replicas",
+    file: "src/services/connections.ts",
+    find: "disabled === true || relabelled.length > 0",
+    replace: "disabled === true",
+    caughtBy: integration("peers"),
+  },
+  {
+    name: "labels: of a connection count for its further tokens",
+    file: "src/tokens/read.ts",
+    find: "    if (binds(labels)) {\n",
+    replace: "    if (false) {\n",
+    caughtBy: integration("abilities/further-tokens"),
+  },
+  {
+    name: "labels: of workloads of WORKLOADS_FILE stay",
+    file: "src/services/connections.ts",
+    find: "if (ofFile !== undefined) throw boundLabel(ofFile);",
+    replace: "",
+    caughtBy: integration("labels"),
+  },
+  {
     name: "labels: entries of an earlier connection of the same name",
     file: "src/store/audit.ts",
     find: "c.created_at <= e.at AND ",
