@@ -7,6 +7,7 @@ import { addConnectionCommands } from "./commands/connections.ts";
 import { addEncryptionCommands } from "./commands/encryption.ts";
 import { addImportCommand } from "./commands/import.ts";
 import { addKeyCommands } from "./commands/keys.ts";
+import { addWorkloadCommands } from "./commands/workloads.ts";
 import { addProviderCommands } from "./commands/providers.ts";
 import { addRecoverCommand } from "./commands/recover.ts";
 import { addTokenCommand } from "./commands/token.ts";
@@ -49,6 +50,7 @@ function buildProgram(cli: Cli): Command {
   addConnectionCommands(program, cli);
   addClientCommands(program, cli);
   addKeyCommands(program, cli);
+  addWorkloadCommands(program, cli);
   addAuditCommands(program, cli);
   addProviderCommands(program, cli);
   addRecoverCommand(program, cli);

@@ -1,15 +1,18 @@
 import { createHmac, createPrivateKey, type KeyObject, sign } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { exportPKCS8, exportSPKI, importJWK } from "jose";
 import { request } from "undici";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { parseAllDocuments } from "yaml";
 import { type BrokerProcess, startBroker } from "../support/broker-process.ts";
 import { IssuerServer } from "../support/issuer-server.ts";
 import { makeKeyPair, TokenIssuer } from "../support/issuer.ts";
 import { until } from "../support/patience.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
+import { platformClaims } from "./support/platform-tokens.ts";
 import { ForeignHost } from "./attackers/support/foreign-host.ts";
 
 const actions = "https://token.actions.githubusercontent.com";
@@ -23,6 +26,19 @@ let ofActions: TokenIssuer;
 let elliptic: Awaited<ReturnType<typeof makeKeyPair>>;
 /** An address for each request: wrong tokens count for their address. */
 let callers = 0;
+
+type Declaration = {
+  name: string;
+  issuer: string;
+  audience: string;
+  jwks?: unknown;
+  match: Record<string, unknown>;
+};
+type Pod = {
+  serviceAccountName: string;
+  volumes: { name: string; projected: { sources: { serviceAccountToken: unknown }[] } }[];
+  containers: { volumeMounts: unknown[] }[];
+};
 
 type Answer = { status: number; text: string; challenge: string | undefined };
 
@@ -166,6 +182,71 @@ describeWithServices(["postgres"], "callers with the token of their platform", (
     for (let times = 0; times < 11; times++) statuses.push((await read(token, { from: "192.0.2.7" })).status);
     expect(statuses).toEqual([...Array<number>(10).fill(401), 429]);
     expect((await read(await issuer.sign(), { from: "192.0.2.7" })).status).toBe(200);
+  });
+
+  describe("as the pages for their platforms say", () => {
+    const blocks = ["use-from-kubernetes.md", "use-from-github-actions.md"].flatMap((page) => {
+      const text = readFileSync(new URL(`../../docs/${page}`, import.meta.url), "utf8");
+      return [...text.matchAll(/```yaml\n([\s\S]*?)```/g)].flatMap(([, block = ""]) =>
+        parseAllDocuments(block).map((document) => {
+          expect(document.errors, page).toEqual([]);
+          return document.toJS() as Record<string, unknown>;
+        }),
+      );
+    });
+    const declared = blocks.flatMap(({ workloads = [] }) => workloads as Declaration[]);
+    const platform = (issuer: string) => platformClaims[issuer] ?? {};
+
+    it.for(declared.map((each) => [each.name, each] as const))(
+      "%s reads its connections, and nobody else does",
+      async ([, each]) => {
+        const { ca, networks } = server;
+        const keys = await TokenIssuer.create({ url: each.issuer });
+        server.documents[`/${each.name}`] = keys.jwks();
+        const source =
+          each.jwks === undefined ? { jwks_uri: `${server.url}/${each.name}`, ca, networks } : { jwks: keys.jwks() };
+        const body = { ...each, ...source };
+        const answer = await broker.api.api("/workloads", { method: "POST", body });
+        expect([answer.status, answer.body["name"]]).toEqual([201, each.name]);
+        const claims = platform(each.issuer);
+        expect(await read(await keys.sign({ claims }))).toMatchObject({ status: 200 });
+        for (const other of [{ sub: `${String(claims["sub"])}-evil` }, { aud: "https://kubernetes.default.svc" }]) {
+          expect((await read(await keys.sign({ claims: { ...claims, ...other } }))).status).toBe(401);
+        }
+      },
+    );
+
+    it("manifests ask for a token with the audience and the subject of the workload", () => {
+      const of = (kind: string) => blocks.find((block) => block["kind"] === kind);
+      const [kubernetes] = declared;
+      const { metadata, spec } = of("Deployment") as {
+        metadata: { namespace: string };
+        spec: { template: { spec: Pod } };
+      };
+      const { serviceAccountName, volumes, containers } = spec.template.spec;
+      const [source] = volumes[0]?.projected.sources ?? [];
+      expect(source?.serviceAccountToken).toEqual({
+        path: "token",
+        audience: kubernetes?.audience,
+        expirationSeconds: 3600,
+      });
+      expect(kubernetes?.match["sub"]).toBe(`system:serviceaccount:${metadata.namespace}:${serviceAccountName}`);
+      expect(of("ServiceAccount")).toMatchObject({
+        metadata: { name: serviceAccountName, namespace: metadata.namespace },
+      });
+      expect(containers[0]?.volumeMounts[0]).toMatchObject({
+        name: volumes[0]?.name,
+        mountPath: "/var/run/secrets/freshet",
+      });
+      expect(of("ClusterRoleBinding")).toMatchObject({ roleRef: { name: "system:service-account-issuer-discovery" } });
+      const workflow = blocks.find((block) => block["jobs"] !== undefined);
+      expect(workflow?.["permissions"]).toMatchObject({ "id-token": "write" });
+      const ofActionsPage = declared.find(({ issuer: url }) => url === actions);
+      expect(JSON.stringify(workflow)).toContain(`&audience=${ofActionsPage?.audience}`);
+      const job = blocks.find((block) => block["sync"] !== undefined);
+      const ofGitlab = declared.find(({ name }) => name.endsWith("gitlab"));
+      expect(job?.["sync"]).toMatchObject({ id_tokens: { FRESHET_PROOF: { aud: ofGitlab?.audience } } });
+    });
   });
 
   describe("that nobody has signed, or for somebody else, are all refused alike", () => {

@@ -271,6 +271,56 @@ test("a new key is the only thing on stdout, for use in a script", async () => {
   expect(broker.requests[0]?.body).toEqual({ name: "billing", abilities: ["tokens"], connections: ["acme-*", "b"] });
 });
 
+test("a workload is declared with all that the command names, a claim that is named twice with both patterns", async () => {
+  await using broker = await startStubBroker({ "POST /workloads": { status: 201, body: { name: "ci" } } });
+  const jwks = { keys: [{ kty: "EC" }] };
+  const options = {
+    issuer: "https://ci.example",
+    audience: "freshet",
+    match: ["sub=a=b", "sub=c", "/k8s~1io/ns=shop"],
+    algorithm: ["ES256"],
+    "jwks-file": "-",
+    network: ["10.0.0.0/8"],
+    ability: ["tokens"],
+    connection: ["acme-*"],
+    label: ["customer=acme"],
+    "expires-at": "2027-01-31T00:00:00Z",
+  };
+  const args = Object.entries(options).flatMap(([name, values]) =>
+    [values].flat().flatMap((each) => [`--${name}`, each]),
+  );
+  const env = { FRESHET_URL: broker.url };
+  const result = await run(["workloads", "add", "ci", ...args], { env, stdin: JSON.stringify(jwks) });
+  expect(result.out).toBe("Workload ci is declared.\n");
+  expect(broker.requests[0]?.body).toEqual({
+    name: "ci",
+    issuer: "https://ci.example",
+    audience: "freshet",
+    match: { sub: ["a=b", "c"], "/k8s~1io/ns": ["shop"] },
+    algorithms: ["ES256"],
+    jwks,
+    networks: ["10.0.0.0/8"],
+    abilities: ["tokens"],
+    connections: ["acme-*"],
+    labels: { customer: "acme" },
+    expires_at: "2027-01-31T00:00:00Z",
+  });
+  const wrong = await run(["workloads", "add", "ci", ...args], { env, stdin: "-----BEGIN PUBLIC KEY-----" });
+  expect(wrong).toMatchObject({ exitCode: 2, err: expect.stringContaining("stdin holds no JSON: a JWK Set") });
+});
+
+test("deleting a workload names the replicas that may still serve it, and the workload that was meant", async () => {
+  await using broker = await startStubBroker({
+    "DELETE /workloads/ci": { status: 204, headers: { "freshet-unconfirmed": "b2" } },
+    "DELETE /workloads/cj": { status: 404, body: { code: "not_found", detail: "There is none." } },
+    "GET /workloads": { body: { items: [{ name: "ci" }], next_cursor: null } },
+  });
+  const env = { FRESHET_URL: broker.url };
+  const deleted = await run(["workloads", "delete", "ci"], { env });
+  expect(deleted).toMatchObject({ out: "Workload ci is deleted.\n", err: expect.stringContaining("its tokens: b2") });
+  expect((await run(["workloads", "delete", "cj"], { env })).err).toContain('"ci"');
+});
+
 test("import takes a token endpoint's answer and sends only what the broker knows", async () => {
   await using broker = await startStubBroker({ "POST /connections/a/import": { body: { status: "connected" } } });
   const set = { access_token: "at", refresh_token: "rt", token_type: "bearer", expires_in: 60, extra: 1 };

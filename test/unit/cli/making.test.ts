@@ -86,6 +86,10 @@ test.each([
     "--client-id <id>, --client-secret-file <file> (or FRESHET_CLIENT_SECRET), --input shop_url=… (the address of the shop)",
   ],
   [["keys", "add", "k"], "--ability <tokens|connections|admin>"],
+  [
+    ["workloads", "add", "w"],
+    "--issuer <iss>, --audience <aud>, --match <claim=pattern>, --ability <tokens|connections|admin>",
+  ],
   [["connections", "code", "a"], "--code-file <file>, - for stdin"],
 ])("without a terminal all that is missing is said at once, and nothing is stored: %j", async (args, missing) => {
   await using broker = await startStubBroker({
