@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
+import { generateKeyPairSync } from "node:crypto";
 import { makeApiKey } from "../../src/callers/keys.ts";
 import { type Answer, canary, type Sending, type WrongInputStage } from "../support/wrong-input-stage.ts";
 
@@ -33,6 +34,10 @@ const newClient = (fields: object): Send =>
   });
 const newKey = (fields: object): Send =>
   post("/keys", { name: "new", abilities: ["tokens"], connections: ["*"], ...fields });
+const publicKey = generateKeyPairSync("ec", { namedCurve: "P-256" }).publicKey.export({ format: "jwk" });
+const tokens = { issuer: "https://issuer.example", audience: "freshet", match: { sub: "new" } };
+const newWorkload = (fields: object): Send =>
+  post("/workloads", { name: "new", ...tokens, abilities: ["tokens"], connections: ["*"], ...fields });
 const change = (fields: object): Send => patch("/connections/acme", fields);
 const link = (fields: object, name = "acme"): Send => post(`/connections/${name}/consent-links`, fields);
 const forApp = { completion: "app", end_user: "42", return_to: "https://app.example/" };
@@ -292,6 +297,23 @@ const paths: Cases = {
 
 const withKey = (key: string | null, headers: Record<string, string> = {}): Send =>
   send({ path: "/tokens/acme", key, headers });
+const workloads: Cases = {
+  "a token of no workload": async (stage) =>
+    await stage.send({ path: "/tokens/acme", key: "eyJhbGciOiJub25lIn0.e30." }),
+  "a workload that matches every token": newWorkload({ match: {} }),
+  "a workload that matches by its issuer alone": newWorkload({ match: { iss: "*" } }),
+  "a workload whose tokens are signed with a shared key": newWorkload({ algorithms: ["HS256"] }),
+  "a workload whose keys come by http": newWorkload({ jwks_uri: "http://issuer.example/keys" }),
+  "a workload with a network that is none": newWorkload({ networks: ["10.0.0.0"] }),
+  "a workload that has ended before it begins": newWorkload({ expires_at: "2020-01-31T00:00:00Z" }),
+  "a workload with a private key": newWorkload({ jwks: { keys: [{ ...publicKey, d: canary("jwk") }] } }),
+  "a workload of an issuer for everybody, and no owner": newWorkload({
+    issuer: "https://gitlab.com",
+    match: { ref: "main" },
+  }),
+  "deleting a workload that there is not": send({ method: "DELETE", path: "/workloads/nope" }),
+};
+
 const flipped = (key: string) => key.slice(0, -1) + (key.endsWith("a") ? "b" : "a");
 
 const byManager =
@@ -377,5 +399,6 @@ export const wrongRequests: Cases = {
   ...granting,
   ...queries,
   ...paths,
+  ...workloads,
   ...callers,
 };
