@@ -179,10 +179,8 @@ export function createWorkloadService(options: Options) {
       requireMayGive(giver, workload);
       const faults = checkWorkload(workload, shared);
       if (faults.length > 0) {
-        throw new BrokerError(
-          "invalid_request",
-          faults.map(({ path, text }) => `${path.join(".")}: ${text}`).join("; "),
-        );
+        const told = faults.map(({ path, text }) => `${path.join(".")}: ${text}`);
+        throw new BrokerError("invalid_request", `${told.join("; ")}.`);
       }
       if (namesOfFile.has(workload.name)) throw taken(workload.name, "WORKLOADS_FILE has one");
       cache.expire(all);

@@ -64,8 +64,26 @@ const raw = (header: unknown, claims: unknown) => {
   const input = `${part(header)}.${part(claims)}`;
   return `${input}.${sign("sha256", Buffer.from(input), privateKey).toString("base64url")}`;
 };
-const text = (value: unknown) => JSON.stringify(value);
+const textOf = (value: unknown) => JSON.stringify(value);
 const now = () => Math.floor(new Date().getTime() / 1000);
+
+/** Reads of an open minute: the entry itself comes when that is over. */
+const counted = async () =>
+  await query(databaseUrl, "SELECT actor_kind, actor_name, result FROM audit.open_reads WHERE actor_id = 'deploy'");
+const claims = (changes: Record<string, unknown> = {}) => issuer.claims(changes);
+const header = (changes: Record<string, unknown> = {}) => issuer.header(changes);
+const signed = (changes: Record<string, unknown>) => async () => await issuer.sign({ claims: changes });
+const headed = (changes: Record<string, unknown>) => async () => await issuer.sign({ header: changes });
+const headedRaw = (changes: Record<string, unknown>) => () => raw(header(changes), claims());
+const hmac = (hash: string, alg: string, secret: () => Promise<string>) => async () => {
+  const input = `${part(header({ alg }))}.${part(claims())}`;
+  return `${input}.${createHmac(hash, await secret())
+    .update(input)
+    .digest("base64url")}`;
+};
+const publicPem = async () => await exportSPKI((await importJWK(issuer.keys.jwk)) as Parameters<typeof exportSPKI>[0]);
+const cut = async (change: (parts: string[]) => string[]) => change((await issuer.sign()).split(".")).join(".");
+const repository = (sub: string) => async () => await ofActions.sign({ claims: { sub } });
 
 describeWithServices(["postgres"], "callers with the token of their platform", () => {
   beforeAll(async () => {
@@ -145,9 +163,6 @@ describeWithServices(["postgres"], "callers with the token of their platform", (
   });
 
   it("are counted in the audit by their name and what their token says, and in the log by their name", async () => {
-    // The entry itself comes when its minute is over.
-    const counted = async () =>
-      await query(databaseUrl, "SELECT actor_kind, actor_name, result FROM audit.open_reads WHERE actor_id = 'deploy'");
     const entry = { actor_kind: "workload", actor_name: "repo:acme/shop:ref:refs/heads/main", result: "ok" };
     await until("the reads are counted", async () => (await counted()).length > 0);
     expect(await counted()).toContainEqual(entry);
@@ -196,7 +211,6 @@ describeWithServices(["postgres"], "callers with the token of their platform", (
       );
     });
     const declared = blocks.flatMap(({ workloads = [] }) => workloads as Declaration[]);
-    const platform = (issuer: string) => platformClaims[issuer] ?? {};
 
     it.for(declared.map((each) => [each.name, each] as const))(
       "%s reads its connections, and nobody else does",
@@ -209,10 +223,10 @@ describeWithServices(["postgres"], "callers with the token of their platform", (
         const body = { ...each, ...source };
         const answer = await broker.api.api("/workloads", { method: "POST", body });
         expect([answer.status, answer.body["name"]]).toEqual([201, each.name]);
-        const claims = platform(each.issuer);
-        expect(await read(await keys.sign({ claims }))).toMatchObject({ status: 200 });
-        for (const other of [{ sub: `${String(claims["sub"])}-evil` }, { aud: "https://kubernetes.default.svc" }]) {
-          expect((await read(await keys.sign({ claims: { ...claims, ...other } }))).status).toBe(401);
+        const own = platformClaims[each.issuer] ?? {};
+        expect(await read(await keys.sign({ claims: own }))).toMatchObject({ status: 200 });
+        for (const other of [{ sub: `${String(own["sub"])}-evil` }, { aud: "https://kubernetes.default.svc" }]) {
+          expect((await read(await keys.sign({ claims: { ...own, ...other } }))).status).toBe(401);
         }
       },
     );
@@ -251,22 +265,6 @@ describeWithServices(["postgres"], "callers with the token of their platform", (
   });
 
   describe("that nobody has signed, or for somebody else, are all refused alike", () => {
-    const claims = (changes: Record<string, unknown> = {}) => issuer.claims(changes);
-    const header = (changes: Record<string, unknown> = {}) => issuer.header(changes);
-    const signed = (changes: Record<string, unknown>) => async () => await issuer.sign({ claims: changes });
-    const headed = (changes: Record<string, unknown>) => async () => await issuer.sign({ header: changes });
-    const headedRaw = (changes: Record<string, unknown>) => () => raw(header(changes), claims());
-    const hmac = (hash: string, alg: string, secret: () => Promise<string>) => async () => {
-      const input = `${part(header({ alg }))}.${part(claims())}`;
-      return `${input}.${createHmac(hash, await secret())
-        .update(input)
-        .digest("base64url")}`;
-    };
-    const publicPem = async () =>
-      await exportSPKI((await importJWK(issuer.keys.jwk)) as Parameters<typeof exportSPKI>[0]);
-    const cut = async (change: (parts: string[]) => string[]) => change((await issuer.sign()).split(".")).join(".");
-    const repository = (sub: string) => async () => await ofActions.sign({ claims: { sub } });
-
     const cases: Record<string, () => string | Promise<string>> = {
       "alg none, without a signature": () => `${part({ alg: "none" })}.${part(claims())}.`,
       "alg none, with one": async () => raw(header({ alg: "none" }), claims()),
@@ -276,7 +274,7 @@ describeWithServices(["postgres"], "callers with the token of their platform", (
       "no alg": () => raw({ kid: "k1" }, claims()),
       "HS256 with the public key as PEM": hmac("sha256", "HS256", publicPem),
       "HS512 with the public key as PEM": hmac("sha512", "HS512", publicPem),
-      "HS256 with the JWK as text": hmac("sha256", "HS256", async () => text(issuer.keys.jwk)),
+      "HS256 with the JWK as text": hmac("sha256", "HS256", async () => textOf(issuer.keys.jwk)),
       "HS256 with the modulus": hmac("sha256", "HS256", async () => issuer.keys.jwk.n ?? ""),
       "HS256 with nothing": hmac("sha256", "HS256", async () => ""),
       "another audience": signed({ aud: "others" }),
@@ -321,18 +319,19 @@ describeWithServices(["postgres"], "callers with the token of their platform", (
       "a life of more than 24 hours": signed({ iat: now() - 86_400, exp: now() + 3600 }),
       "no exp": signed({ exp: undefined }),
       "an exp as text": () => raw(header(), claims({ exp: String(now() + 600) })),
-      "an exp that is NaN": () => raw(header(), text(claims()).replace(/"exp":\d+/, '"exp":NaN')),
-      "an exp without end": () => raw(header(), text(claims()).replace(/"exp":\d+/, '"exp":1e999')),
-      "a huge exp": () => raw(header(), text(claims()).replace(/"exp":\d+/, '"exp":1e300')),
+      "an exp that is NaN": () => raw(header(), textOf(claims()).replace(/"exp":\d+/, '"exp":NaN')),
+      "an exp without end": () => raw(header(), textOf(claims()).replace(/"exp":\d+/, '"exp":1e999')),
+      "a huge exp": () => raw(header(), textOf(claims()).replace(/"exp":\d+/, '"exp":1e300')),
       "a negative exp": () => raw(header(), claims({ exp: -1 })),
       "exp null": () => raw(header(), claims({ exp: null })),
       "exp true": () => raw(header(), claims({ exp: true })),
       "an nbf as text": () => raw(header(), claims({ nbf: "0" })),
       "an iat as an object": () => raw(header(), claims({ iat: {} })),
       "more than 8 KiB": () => raw(header(), claims({ more: "x".repeat(8192) })),
-      "a claim twice": () => raw(header(), text(claims()).replace("{", '{"sub":"evil",')),
-      "a claim twice, once escaped": () => raw(header(), text(claims()).replace("{", String.raw`{"\u0073ub":"evil",`)),
-      "a member of the header twice": () => raw(text(header()).replace("{", '{"alg":"none",'), claims()),
+      "a claim twice": () => raw(header(), textOf(claims()).replace("{", '{"sub":"evil",')),
+      "a claim twice, once escaped": () =>
+        raw(header(), textOf(claims()).replace("{", String.raw`{"\u0073ub":"evil",`)),
+      "a member of the header twice": () => raw(textOf(header()).replace("{", '{"alg":"none",'), claims()),
       "four parts": async () => `${await issuer.sign()}.${part("more")}`,
       "five parts, as a JWE has": async () => `${await issuer.sign()}.${part("more")}.${part("more")}`,
       padding: () => cut(([one = "", ...more]) => [`${one}=`, ...more]),
@@ -393,7 +392,7 @@ describeWithServices(["postgres"], "callers with the token of their platform", (
       "claims in a list": () => raw(header(), [claims()]),
       "claims that are text": () => raw(header(), '"iss"'),
       "claims that are empty": () => raw(header(), ""),
-      "a byte order mark": () => raw(header(), `\uFEFF${text(claims())}`),
+      "a byte order mark": () => raw(header(), `\uFEFF${textOf(claims())}`),
       "a token in a token": async () => raw(header({ cty: "JWT" }), await issuer.sign()),
     };
 
