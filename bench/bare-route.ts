@@ -1,8 +1,14 @@
+import type { AddressInfo } from "node:net";
 import { fastify } from "fastify";
 
-/** The yardstick: a route that answers from memory and does nothing else. */
+/** The yardstick of a fresh read: a route that sends the same status, headers and body as a ready string, and asks nobody for a key. */
+const { body, headers } = JSON.parse(process.env["ANSWER"] ?? "{}") as {
+  body: string;
+  headers: Record<string, string>;
+};
 const app = fastify();
-const token = { connection: "bench", access_token: "x".repeat(64), token_type: "Bearer", expires_in: 3600, version: 1 };
-app.get("/tokens/:connection", async () => token);
-await app.listen({ host: "127.0.0.1", port: Number(process.argv[2]) });
-process.send?.("ready");
+app.get("/tokens/:connection", (_request, reply) => {
+  reply.headers(headers).send(body);
+});
+await app.listen({ host: "127.0.0.1", port: 0 });
+process.send?.((app.server.address() as AddressInfo).port);

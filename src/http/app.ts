@@ -10,6 +10,7 @@ import type { KeyService } from "../callers/keys.ts";
 import type { Ability } from "../store/api-keys.ts";
 import { auditRoutes } from "./audit.ts";
 import { createRequireAbility } from "./auth.ts";
+import { createFreshRead, type FreshReadOptions, serverWith } from "./fresh-read.ts";
 import { installErrorHandler, serverOptions } from "./error-handler.ts";
 import { answerHeaders } from "./headers.ts";
 import { apiReference, openApi } from "./openapi.ts";
@@ -23,7 +24,7 @@ import { healthRoutes, type HealthRoutesOptions, metricsRoute, type MetricsRoute
 import { keyRoutes, type KeyRoutesOptions } from "./routes/keys.ts";
 import { providerRoutes, type ProviderRoutesOptions } from "./routes/providers.ts";
 import { recoveryRoutes, type RecoveryRoutesOptions } from "./routes/recovery.ts";
-import { tokenRoutes, type TokenRoutesOptions } from "./routes/tokens.ts";
+import { tokenRoutes, type TokenRoutesOptions, tokensPath } from "./routes/tokens.ts";
 import { workloadRoutes, type WorkloadRoutesOptions } from "./routes/workloads.ts";
 import type { ApiScope } from "./schemas.ts";
 import { installSchemas, refuseControlCharacters, refuseUnknownFields } from "./validation.ts";
@@ -32,6 +33,7 @@ const largestBodyBytes = 64 * 1024;
 
 /** The instances that routes call. */
 export type AppParts = TokenRoutesOptions &
+  Pick<FreshReadOptions, "tokens"> &
   ConnectionRoutesOptions &
   GrantRoutesOptions &
   ClientRoutesOptions &
@@ -62,14 +64,20 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   const loggerInstance: FastifyBaseLogger = parts.log;
   const asker: Asker = { ...parts.organisation, host: new URL(parts.publicUrl).host };
   const answering = { asker, headers: answerHeaders(parts.publicUrl) };
+  let isClosing = false;
+  const options = serverOptions(answering);
+  const fresh = createFreshRead({ ...parts, headers: answering.headers, isClosing: () => isClosing });
   const app = fastify({
+    // Where every answer is logged, none takes the short way.
+    ...(!parts.log.isLevelEnabled(readLevel) && { serverFactory: serverWith(fresh, options.http) }),
     loggerInstance,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: largestBodyBytes,
     trustProxy: parts.trustProxy.length === 0 ? false : [...parts.trustProxy],
-    ...serverOptions(answering),
+    ...options,
   }).withTypeProvider<TypeBoxTypeProvider>();
 
+  app.addHook("preClose", async () => void (isClosing = true));
   installRequestLog(app);
   installSchemas(app);
   installErrorHandler(app, { ...answering, onUnreadable: parts.onUnreadable });
@@ -110,12 +118,16 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   return app;
 }
 
+/** Reads that succeed are counted, in metrics and audit, and logged at this level only. */
+const readLevel = "debug";
+
 /** One line for each answer: the route's pattern, never the URL, whose query may hold codes and states. */
 function installRequestLog(app: FastifyInstance): void {
   app.addHook("onResponse", async (request, reply) => {
     const { method, routeOptions, principal, params } = request;
     const { connection } = (params ?? {}) as { connection?: string };
-    request.log.info(
+    const isServedRead = routeOptions.url === tokensPath && reply.statusCode === 200;
+    request.log[isServedRead ? readLevel : "info"](
       {
         method,
         route: routeOptions.url ?? "unknown",

@@ -31,6 +31,8 @@ type Options<Value> = {
 export type ReadCache<Value> = {
   /** @throws BrokerError storage_unavailable when it is unknown here and the database is gone. */
   read(key: string, options?: { bypass?: boolean }): Promise<Value | null>;
+  /** The cached value, if it may be handed out without asking; null: none, or it must be confirmed first. */
+  trusted(key: string): Value | null;
   /** The cached value, however old; null: none. */
   peek(key: string): Value | null;
   put(key: string, value: Value): void;
@@ -127,6 +129,10 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
 
   return {
     put: (key, value) => void put(key, value),
+    trusted(key) {
+      const entry = entries.get(key);
+      return entry !== undefined && monotonicMs() - entry.checkedAtMs <= trustMs ? entry.value : null;
+    },
     peek: (key) => entries.get(key)?.value ?? null,
     isSilent: () => silence.isOn(),
     expire(key) {

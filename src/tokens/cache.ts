@@ -24,6 +24,8 @@ export type TokenCache = {
   read(name: string, options?: { bypass?: boolean }): Promise<KnownConnection | null>;
   /** As it was last read or returned, however long ago; null: it is not known here, or has ended since. */
   peek(name: string): KnownConnection | null;
+  /** What `read` would return without asking anybody; null: it has to ask. */
+  trusted(name: string): KnownConnection | null;
   /** Takes a row that a statement of this process has just returned. */
   learn(row: TokenRow): KnownConnection;
   /** The connection changed: the next read asks Postgres. */
@@ -132,6 +134,10 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     },
     peek(name) {
       const found = cache.peek(name);
+      return found === null || hasEnded(found) ? null : found;
+    },
+    trusted(name) {
+      const found = cache.trusted(name);
       return found === null || hasEnded(found) ? null : found;
     },
     expire: (name) => cache.expire(name),

@@ -9,7 +9,8 @@ import { missingScopes } from "../providers/format/requirements.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenStatements } from "../store/token-statements.ts";
-import { refreshTimes } from "../time.ts";
+import type { RefreshRules } from "../providers/format/definition.ts";
+import { callerTimes, refreshTimes } from "../time.ts";
 import type { DatabaseClock, KnownConnection, TokenCache } from "./cache.ts";
 import type { Lifecycle } from "./core.ts";
 import type { Refresh, RefreshOutcome } from "./refresh.ts";
@@ -34,7 +35,17 @@ type TokenWish = {
   furtherToken?: string | null;
 };
 
+/** A row that is trusted, and whose token is fresh. */
+export type FreshToken = { found: KnownConnection; expiresInSeconds: number | null };
+
 export type TokenService = {
+  /**
+   * What `get` has for a caller without wishes, if it needs nothing but memory for it, and begins nothing. Null: ask `get`. The caller's labels
+   * are not looked at.
+   */
+  fresh(name: string): FreshToken | null;
+  /** What `get` answers for it, the seconds aside. */
+  issueFresh(fresh: FreshToken): IssuedToken;
   /** @throws BrokerError when there is no usable token, with a code of docs/api.md. */
   get(name: string, wish: TokenWish): Promise<IssuedToken>;
   /**
@@ -316,6 +327,18 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     });
   };
 
+  /** How long each row that is trusted can be handed out as it is; found out once for a row. */
+  const freshness = new WeakMap<KnownConnection, Freshness>();
+  const freshnessOf = (found: KnownConnection): Freshness => {
+    const known = freshness.get(found);
+    if (known !== undefined) return known;
+    const rules = rulesOf(found.row);
+    const made = { untilMs: freshUntilMs(found, rules), endsByRefresh: rules?.oldAccessTokenDies === true };
+    freshness.set(found, made);
+    if (made.untilMs !== -Infinity) reads.note(found.row);
+    return made;
+  };
+
   return {
     get,
     async refuse(name, labels) {
@@ -323,6 +346,17 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       await readLabelled(`#${name}`, { bypass: false, labels });
       throw connectionNotFound(name);
     },
+    fresh(name) {
+      const found = cache.trusted(name);
+      if (found === null || databaseClock.isDoubtful()) return null;
+      const nowMs = databaseClock.nowMs();
+      const { untilMs, endsByRefresh } = freshnessOf(found);
+      if (nowMs >= untilMs || (endsByRefresh && isRefreshing(found.row))) return null;
+      parts.onServed(found.row.id);
+      const { expiresAt } = found.row;
+      return { found, expiresInSeconds: expiresAt === null ? null : Math.floor((expiresAt.getTime() - nowMs) / 1000) };
+    },
+    issueFresh: ({ found }) => issueToken(found, [], databaseClock.nowMs()) as IssuedToken,
     tryRefresh,
     refreshAhead: (row) => fly(row, "ahead"),
 
@@ -413,6 +447,33 @@ type FreshnessWarning = "min_ttl_exceeds_lifetime" | "recently_refreshed";
 export type Verdict =
   | { kind: "fresh" | "due"; warnings: FreshnessWarning[] }
   | { kind: "stale"; usable: boolean; warnings: FreshnessWarning[] };
+
+type Freshness = {
+  untilMs: number;
+  /** A refresh ends this token, so nobody gets it while one runs. */ endsByRefresh: boolean;
+};
+
+/**
+ * Until when `get` hands a row's token out to a caller without wishes and begins nothing, by Postgres's clock; -Infinity: never. A test holds it
+ * against `judge`.
+ */
+export function freshUntilMs(
+  { row, accessToken, unreadable }: KnownConnection,
+  rules: RefreshRules | undefined,
+): number {
+  const isPlain =
+    accessToken !== null &&
+    unreadable === null &&
+    row.status === "connected" &&
+    row.issuedAt !== null &&
+    row.grant !== "token_exchange" &&
+    row.lastErrorCode === null;
+  if (!isPlain || row.issuedAt === null) return -Infinity;
+  if (row.expiresAt === null) return Infinity;
+  const expiresAtMs = row.expiresAt.getTime();
+  const lifeMs = expiresAtMs - row.issuedAt.getTime();
+  return expiresAtMs - Math.max(callerTimes.minTtlSeconds * 1000, (rules?.aheadFraction ?? 0) * lifeMs);
+}
 
 /** True while the provider would still accept the token. */
 export function isLive({ expiresAtMs }: Lifetime, nowMs: number): boolean {

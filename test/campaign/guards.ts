@@ -161,6 +161,13 @@ export const guards: readonly Guard[] = [
     caughtBy: unit("tokens/recovery"),
   },
   {
+    name: "fresh reads: only what the caller's patterns and labels cover",
+    file: "src/http/fresh-read.ts",
+    find: " || !mayUse(by, fresh.found.row)",
+    replace: "",
+    caughtBy: unit("http/fresh-read"),
+  },
+  {
     name: "late answers: promotion",
     file: "src/tokens/persist.ts",
     find: "return row.generation <= generation || hasEnded;",

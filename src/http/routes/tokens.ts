@@ -54,7 +54,9 @@ const query = closed({
   }),
 });
 
-/** `GET /tokens/:connection`: what services call. */
+export const tokensPath = "/tokens/:connection";
+
+/** What services call. Plain reads of a fresh token are answered before (../fresh-read.ts), with the same bytes. */
 export async function tokenRoutes(
   app: ApiScope,
   { tokens, describeRequest, countReadResult }: TokenRoutesOptions,
@@ -70,7 +72,8 @@ export async function tokenRoutes(
     querystring: query,
     response: { 200: tokenSchema },
   };
-  app.get("/tokens/:connection", { schema }, async (request) => {
+  app.get(tokensPath, { schema }, async (request) => {
+    // failpoint: general read
     const { connection } = request.params;
     const { min_ttl, rejected_version, include, wait, token: furtherToken = null } = request.query;
     const by = principalOf(request);

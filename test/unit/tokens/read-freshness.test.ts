@@ -1,6 +1,11 @@
 import * as fc from "fast-check";
-import { describe, expect, it } from "vitest";
-import { isLive, judge, type Lifetime, type RefreshTiming, type Wish } from "../../../src/tokens/read.ts";
+import { describe, expect, it, test } from "vitest";
+import { UnreadableSecretError } from "../../../src/errors.ts";
+import type { RefreshRules } from "../../../src/providers/format/definition.ts";
+import { callerTimes } from "../../../src/time.ts";
+import type { KnownConnection } from "../../../src/tokens/cache.ts";
+import { freshUntilMs, isLive, judge, type Lifetime, type RefreshTiming, type Wish } from "../../../src/tokens/read.ts";
+import { inSeconds, now, tokenRow } from "./token-row.ts";
 
 const plain: RefreshTiming = { aheadFraction: 0.25, minAgeSeconds: 0 };
 const wish = (minTtlSeconds: number): Wish => ({ minTtlSeconds, rejected: false });
@@ -211,4 +216,52 @@ describe("no loops", () => {
     });
     fc.assert(property, { numRuns: 2000 });
   });
+});
+
+test("until a row's token is said to be fresh, judging it finds the same, with nothing to warn of; from then on something is to be done", () => {
+  const seconds = fc.integer({ min: 1, max: 100_000 });
+  const row = fc.record({
+    lifeSeconds: fc.option(seconds),
+    aheadFraction: fc.double({ min: 0, max: 0.9, noNaN: true }),
+  });
+  fc.assert(
+    fc.property(row, seconds, fc.integer({ min: 0, max: 60 }), ({ lifeSeconds, aheadFraction }, age, minAgeSeconds) => {
+      const rules = { aheadFraction, minAgeSeconds, oldAccessTokenDies: false } as RefreshRules;
+      const expiresAt = lifeSeconds === null ? null : inSeconds(lifeSeconds);
+      const found = { row: tokenRow({ issuedAt: now, expiresAt }), accessToken: "a", unreadable: null, askedAt: 0 };
+      const untilMs = freshUntilMs(found, rules);
+      const lifetime = { issuedAtMs: now.getTime(), expiresAtMs: expiresAt?.getTime() ?? null };
+      const nowMs = inSeconds(age).getTime();
+      const verdict = judge(lifetime, wish(callerTimes.minTtlSeconds), { timing: rules, nowMs });
+      if (nowMs < untilMs) expect(verdict).toEqual({ kind: "fresh", warnings: [] });
+      else expect(age < minAgeSeconds || verdict.kind !== "fresh" || verdict.warnings.length > 0).toBe(true);
+    }),
+  );
+});
+
+test.each<[string, Partial<KnownConnection>]>([
+  ["has no access token that opens", { accessToken: null }],
+  [
+    "is not as this broker has written it",
+    {
+      unreadable: new UnreadableSecretError(
+        { table: "connections", row: "r", column: "mac" },
+        { keyId: null, reason: "does_not_open" },
+      ),
+    },
+  ],
+  ["is disabled", { row: tokenRow({ status: "disabled" }) }],
+  ["has ended", { row: tokenRow({ status: "needs_reauthorization" }) }],
+  ["is waiting", { row: tokenRow({ status: "pending" }) }],
+  ["has a refresh that failed", { row: tokenRow({ lastErrorCode: "provider_unavailable" }) }],
+  ["is exchanged for another token, whose warning it gets", { row: tokenRow({ grant: "token_exchange" }) }],
+])("a row is never simply fresh that %s", (_is, changes) => {
+  const found = {
+    row: tokenRow({ issuedAt: now, expiresAt: inSeconds(86_400) }),
+    accessToken: "a",
+    unreadable: null,
+    askedAt: 0,
+  };
+  expect(freshUntilMs(found, undefined)).toBeGreaterThan(now.getTime());
+  expect(freshUntilMs({ ...found, ...changes }, undefined)).toBe(-Infinity);
 });

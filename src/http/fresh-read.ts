@@ -1,0 +1,90 @@
+import { createServer, type IncomingMessage, type ServerOptions, type ServerResponse } from "node:http";
+import type { FastifyServerFactory } from "fastify";
+import type { KeyService } from "../callers/keys.ts";
+import { mayUse, type Principal } from "../callers/principal.ts";
+import type { FreshToken, TokenService } from "../tokens/read.ts";
+import type { AnswerHeaders } from "./headers.ts";
+import type { TokenRoutesOptions } from "./routes/tokens.ts";
+import { viewToken } from "./views.ts";
+
+/** Answers a request if it can. False: it has done nothing, and the general way answers. */
+export type FreshRead = (request: IncomingMessage, response: ServerResponse) => boolean;
+
+export type FreshReadOptions = {
+  keys: Pick<KeyService, "known">;
+  tokens: Pick<TokenService, "fresh" | "issueFresh">;
+  countReadResult: TokenRoutesOptions["countReadResult"];
+  headers: AnswerHeaders;
+  /** True: the general way tells callers to go elsewhere. */
+  isClosing: () => boolean;
+};
+
+/** An answer that was written once for a row. From read to read only `expires_in`, between `head` and `tail`, differs. */
+type Prepared = {
+  head: string;
+  tail: string;
+  /** Of both. */
+  bytes: number;
+  encoding: "latin1" | "utf8";
+  /** Callers that may have it. Rows and callers are read anew after seconds, and with them this. */
+  allowed: WeakSet<Principal>;
+};
+
+const path = "/tokens/";
+const scheme = "Bearer ";
+
+/**
+ * The short way of `GET /tokens/:connection`: a key that was verified, a row that is trusted, a token that is fresh, no wishes. All of it is in memory,
+ * so nothing is waited for. Everything else, every refusal included, goes the general way (routes/tokens.ts). Both ways send the same bytes:
+ * test/integration/fresh-read-bytes.test.ts.
+ */
+export function createFreshRead({ keys, tokens, countReadResult, headers, isClosing }: FreshReadOptions): FreshRead {
+  const prepared = new WeakMap<FreshToken["found"], Prepared>();
+  const sent = [...Object.entries(headers).flat(), "content-type", "application/json; charset=utf-8", "content-length"];
+
+  return (request, response) => {
+    const { method, url = "" } = request;
+    const { authorization } = request.headers;
+    // A query or an escape sequence is part of no connection's name.
+    if (method !== "GET" || !url.startsWith(path) || authorization?.startsWith(scheme) !== true) return false;
+    const by = keys.known(authorization.slice(scheme.length));
+    const fresh = by === null || isClosing() ? null : tokens.fresh(url.slice(path.length));
+    if (by === null || fresh === null) return false;
+    let answer = prepared.get(fresh.found);
+    if (answer === undefined) {
+      answer = prepare(viewToken(tokens.issueFresh(fresh)));
+      prepared.set(fresh.found, answer);
+    }
+    if (!answer.allowed.has(by)) {
+      if (!by.abilities.includes("tokens") || !mayUse(by, fresh.found.row)) return false;
+      answer.allowed.add(by);
+    }
+    countReadResult({ by, connection: fresh.found.row.name, result: "ok" });
+    const expiresIn = String(fresh.expiresInSeconds);
+    response.writeHead(200, [...sent, String(answer.bytes + expiresIn.length)]);
+    response.end(answer.head + expiresIn + answer.tail, answer.encoding);
+    return true;
+  };
+}
+
+function prepare(view: ReturnType<typeof viewToken>): Prepared {
+  const mark = '"expires_in":0,';
+  // Inside a text of JSON a quotation mark is escaped, so the mark is found once.
+  const [head = "", tail = ""] = JSON.stringify({ ...view, expires_in: 0 }).split(mark);
+  const [before, after] = [`${head}"expires_in":`, `,${tail}`];
+  const bytes = Buffer.byteLength(before) + Buffer.byteLength(after);
+  const isAscii = bytes === before.length + after.length;
+  return { head: before, tail: after, bytes, encoding: isAscii ? "latin1" : "utf8", allowed: new WeakSet() };
+}
+
+/** Fastify's `serverFactory`: the server that it would make itself, with the short way before the general one. */
+export const serverWith =
+  (fresh: FreshRead, http: ServerOptions): FastifyServerFactory =>
+  (handler, { keepAliveTimeout, connectionTimeout }) => {
+    const server = createServer(http, (request, response) => {
+      if (!fresh(request, response)) handler(request, response);
+    });
+    server.keepAliveTimeout = Number(keepAliveTimeout);
+    server.setTimeout(Number(connectionTimeout));
+    return server;
+  };
