@@ -422,6 +422,15 @@ describeWithServices(["postgres", "redis"], "a consent that an app completes for
     });
   });
 
+  it("a broker that is killed while a code is held loses nothing: another one completes it", async () => {
+    const user = await newUser();
+    const { ticket } = await held(user);
+    await stage.first.kill();
+    const { status } = await complete(ticket, user, 1);
+    await stage.first.start();
+    expect([status, await statusOf(user)]).toEqual([200, "connected"]);
+  });
+
   it("the code is in no plain column, no log and no address of the broker, and neither is the ticket", async () => {
     const user = await newUser();
     const { ticket, callback, browser, address } = await held(user);

@@ -24,6 +24,34 @@ test("connect prints the link, waits, and says when it is connected", async () =
   expect(result.err.match(/consent_denied/g)).toHaveLength(1);
 });
 
+test("connect makes a link that an app completes, and says whose browser is to open it", async () => {
+  await using broker = await startStubBroker({
+    ...made,
+    "GET /connections/a": [connection("pending"), connection("connected")],
+    "GET /connections/a/events": [events("created"), events("connected", "created")],
+  });
+  const forApp = ["--completion", "app", "--end-user", "42", "--return-to", "https://app.example/"];
+  const result = await run(["connect", "a", ...forApp], { env: { FRESHET_URL: broker.url } });
+  expect(result).toMatchObject({ exitCode: 0, out: `${link.url}\nConnection a is connected.\n` });
+  expect(result.err).toContain("of the user 42, who is signed in to your app");
+  expect(broker.requests.find(({ method }) => method === "POST")?.body).toEqual({
+    completion: "app",
+    end_user: "42",
+    return_to: "https://app.example/",
+  });
+});
+
+test("connect says what to do where only apps may connect accounts", async () => {
+  const why = "A plain consent link is forbidden here (CONSENT_COMPLETION=app): no app says whose it is.";
+  await using broker = await startStubBroker({
+    "POST /connections/a/consent-links": problem(409, "grant_not_applicable", why),
+    "GET /connections/a": connection("pending"),
+  });
+  const result = await run(["connect", "a"], { env: { FRESHET_URL: broker.url } });
+  expect(result.exitCode).toBe(1);
+  expect(result.err).toContain("freshet connect a --completion app --end-user ID --return-to URL");
+});
+
 test("connect says at once what a new connection lacks", async () => {
   const attention = { code: "no_refresh_token", since: "2026-11-20T12:00:00.000Z", detail: "It ends with its token." };
   const connected = { body: { ...connection("connected").body, attention } };

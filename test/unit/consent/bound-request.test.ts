@@ -71,7 +71,7 @@ it("a rotation of encryption keys moves a held code; a replica that lacks its ke
     request: heldRow.request,
   });
   const request = moved.change?.seals[0]?.after;
-  if (request == null) throw new Error("nothing was moved");
+  if (request === undefined || request === null) throw new Error("nothing was moved");
   const afterwards = createTokenVault(createKeyring([newKey]));
   expect(openHeld(afterwards, { ...heldRow, request }, ticketHash)).toEqual(held);
   expect(() => openHeld(vault, { ...heldRow, request }, ticketHash)).toThrow(/lacks an encryption key/);

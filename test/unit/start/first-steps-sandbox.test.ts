@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
+import type { Broker } from "../../../src/broker.ts";
+import { readConfig } from "../../../src/config.ts";
 import { BrokerError } from "../../../src/errors.ts";
-import { ensureSandbox, type FirstStepServices } from "../../../src/start/first-steps.ts";
+import { ensureSandbox, firstSteps, type FirstStepServices } from "../../../src/start/first-steps.ts";
 
 const sandbox = { id: "sandbox", provider: "sandbox" };
 const credentials = { clientId: "sandbox", clientSecret: "secret" };
@@ -60,4 +62,30 @@ test("any other fault is reported", async () => {
   const { services } = createBroker();
   services.createClient = async () => await Promise.reject(new BrokerError("storage_unavailable", "gone"));
   await expect(ensureSandbox(services, credentials)).rejects.toThrow("gone");
+});
+
+/** What a start prints of the sandbox. */
+async function printed(status: string, env: Record<string, string>): Promise<string> {
+  const broker = {
+    sandbox: { clientId: "sandbox", clientSecret: () => "secret" },
+    records: { findByName: async () => ({ ...sandbox, status }) },
+    hasOldSandboxSecret: async () => false,
+    audit: { begin: async () => null, end: async () => {} },
+    consent: { links: { create: async () => ({ url: "http://localhost:8080/connect/l1" }) } },
+    adminKeyFile: null,
+  } as unknown as Broker;
+  const given = { env: { ADMIN_KEY: "x".repeat(32) }, file: null };
+  return await firstSteps(broker, { config: readConfig(env), given, log: { warn: () => {} } });
+}
+
+test("where only apps may connect accounts, a start prints no link, and says what makes one", async () => {
+  expect(await printed("pending", {})).toContain("http://localhost:8080/connect/l1");
+  const strict = { CONSENT_COMPLETION: "app" };
+  const text = await printed("pending", strict);
+  expect(text).not.toContain("/connect/");
+  expect(text).toContain("CONSENT_COMPLETION=app lets only an app connect accounts");
+  expect(text).toContain("set RETURN_ORIGINS to the origin of your app");
+  const withApp = await printed("pending", { ...strict, RETURN_ORIGINS: "https://app.example" });
+  expect(withApp).toContain("(RETURN_ORIGINS): https://app.example.");
+  expect(await printed("connected", strict)).toContain("/tokens/sandbox");
 });

@@ -78,7 +78,7 @@ class Stage {
   stored = Promise.withResolvers<void>();
   readonly devices;
 
-  constructor() {
+  constructor(completion: DeviceParts["completion"] = "any") {
     const codes: Partial<DeviceParts["deviceCodes"]> = {
       claimDue: async ({ limit }) => this.due.splice(0, limit),
       nextDueSeconds: async () => null,
@@ -112,7 +112,7 @@ class Stage {
       clock: this.clock,
       lifecycle: this,
       alarms: noAlarms,
-      completion: "any",
+      completion,
       audited: async ({ connection }) => {
         await this.begun;
         if (connection !== null) this.audited.push(`${connection} begun`);
@@ -130,6 +130,21 @@ class Stage {
     return settled;
   }
 }
+
+describe("with CONSENT_COMPLETION=app", () => {
+  it("no user code is asked for, and one from before is given up unasked", async () => {
+    const stage = new Stage("app");
+    const refused = {
+      code: "grant_not_applicable",
+      message: expect.stringContaining("CONSENT_COMPLETION=app") as string,
+    };
+    await expect(stage.devices.begin(row.id, null)).rejects.toMatchObject(refused);
+    await stage.devices.round();
+    await stage.devices.idle();
+    expect(stage.order).toEqual(["dropped", "given up"]);
+    expect([stage.told, stage.audited]).toEqual([[{ error: "grant_not_applicable" }], ["- grant_not_applicable"]]);
+  });
+});
 
 describe("polling for user codes", () => {
   it("a round does not wait for a provider that does not answer", async () => {
