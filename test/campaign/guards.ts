@@ -298,7 +298,7 @@ export const guards: readonly Guard[] = [
     file: "src/consent/bound-request.ts",
     find: "bound.held?.ticketHash === hex(ticketHash)",
     replace: "bound.held !== undefined",
-    caughtBy: unit("consent/completion"),
+    caughtBy: unit("consent/bound-request"),
   },
   {
     name: "completion: only for the end user of the link",
