@@ -243,19 +243,11 @@ function boundsOf(kind: (typeof workloadKinds)[number]) {
 
 /** A WORKLOADS_FILE: a workload of each kind, and one that alone is bound to the label `tier`. */
 async function fileOf(issuer: TokenIssuer): Promise<string> {
-  const ofKinds = workloadKinds.map((kind) => ({
-    name: kind.replaceAll(" ", "-"),
-    match: { sub: kind },
-    ...boundsOf(kind),
-  }));
-  const gold = {
-    name: "gold",
-    match: { sub: "gold" },
-    abilities: ["tokens"],
-    connections: ["*"],
-    labels: { tier: "gold" },
-  };
-  const workloads = [...ofKinds, gold].map((one) => Object.assign(one, declared(issuer)));
+  const workloads: unknown[] = workloadKinds.map((kind) =>
+    Object.assign(boundsOf(kind), { name: kind.replaceAll(" ", "-"), match: { sub: kind } }, declared(issuer)),
+  );
+  const gold = { name: "gold", abilities: ["tokens"], connections: ["*"], labels: { tier: "gold" } };
+  workloads.push({ ...gold, match: { sub: "gold" }, ...declared(issuer) });
   const path = join((await temporaryFolder("workloads")).path, "workloads.json");
   await writeFile(path, JSON.stringify({ workloads }));
   return path;
