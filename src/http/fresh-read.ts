@@ -12,7 +12,7 @@ export type FreshRead = (request: IncomingMessage, response: ServerResponse) => 
 
 export type FreshReadOptions = {
   keys: Pick<KeyService, "known">;
-  tokens: Pick<TokenService, "fresh" | "issueFresh">;
+  tokens: Pick<TokenService, "fresh" | "noteFresh" | "issueFresh">;
   countReadResult: TokenRoutesOptions["countReadResult"];
   headers: AnswerHeaders;
   /** True: the general way tells callers to go elsewhere. */
@@ -51,14 +51,14 @@ export function createFreshRead({ keys, tokens, countReadResult, headers, isClos
     const fresh = by === null || isClosing() ? null : tokens.fresh(url.slice(path.length));
     if (by === null || fresh === null) return false;
     let answer = prepared.get(fresh.found);
-    if (answer === undefined) {
-      answer = prepare(viewToken(tokens.issueFresh(fresh)));
-      prepared.set(fresh.found, answer);
-    }
-    if (!answer.allowed.has(by)) {
+    if (answer?.allowed.has(by) !== true) {
+      // Before anything is done for this caller: a refusal costs the same whatever is in memory.
       if (!by.abilities.includes("tokens") || !mayUse(by, fresh.found.row)) return false;
+      answer ??= prepare(viewToken(tokens.issueFresh(fresh)));
+      prepared.set(fresh.found, answer);
       answer.allowed.add(by);
     }
+    tokens.noteFresh(fresh);
     countReadResult({ by, connection: fresh.found.row.name, result: "ok" });
     const expiresIn = String(fresh.expiresInSeconds);
     response.writeHead(200, [...sent, String(answer.bytes + expiresIn.length)]);

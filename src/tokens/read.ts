@@ -41,9 +41,11 @@ export type FreshToken = { found: KnownConnection; expiresInSeconds: number | nu
 export type TokenService = {
   /**
    * What `get` has for a caller without wishes, if it needs nothing but memory for it, and begins nothing. Null: ask `get`. The caller's labels
-   * are not looked at.
+   * are not looked at, so nothing is noted.
    */
   fresh(name: string): FreshToken | null;
+  /** Notes that it is handed out. */
+  noteFresh(fresh: FreshToken): void;
   /** What `get` answers for it, the seconds aside. */
   issueFresh(fresh: FreshToken): IssuedToken;
   /** @throws BrokerError when there is no usable token, with a code of docs/api.md. */
@@ -335,7 +337,6 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     const rules = rulesOf(found.row);
     const made = { untilMs: freshUntilMs(found, rules), endsByRefresh: rules?.oldAccessTokenDies === true };
     freshness.set(found, made);
-    if (made.untilMs !== -Infinity) reads.note(found.row);
     return made;
   };
 
@@ -352,9 +353,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       const nowMs = databaseClock.nowMs();
       const { untilMs, endsByRefresh } = freshnessOf(found);
       if (nowMs >= untilMs || (endsByRefresh && isRefreshing(found.row))) return null;
-      parts.onServed(found.row.id);
       const { expiresAt } = found.row;
       return { found, expiresInSeconds: expiresAt === null ? null : Math.floor((expiresAt.getTime() - nowMs) / 1000) };
+    },
+    noteFresh({ found }) {
+      reads.note(found.row);
+      parts.onServed(found.row.id);
     },
     issueFresh: ({ found }) => issueToken(found, [], databaseClock.nowMs()) as IssuedToken,
     tryRefresh,

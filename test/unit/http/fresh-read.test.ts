@@ -24,11 +24,16 @@ function ask(request: Partial<IncomingMessage>, given: Given = {}) {
   const found = { row: { ...row, name, labels }, accessToken: "☃", unreadable: null, askedAt: 0 };
   const sent: unknown[] = [];
   const counted: unknown[] = [];
+  const done: string[] = [];
   const read = createFreshRead({
     keys: { known: (key) => (key === "right" ? by : null) },
     tokens: {
       fresh: (asked): FreshToken | null => (asked === name ? { found, expiresInSeconds: 77 } : null),
-      issueFresh: () => ({ ...issued, expiresAt: null, expiresInSeconds: 1 }) as unknown as IssuedToken,
+      noteFresh: () => void done.push("noted"),
+      issueFresh() {
+        done.push("issued");
+        return { ...issued, expiresAt: null, expiresInSeconds: 1 } as unknown as IssuedToken;
+      },
     },
     countReadResult: (each) => void counted.push(each.connection),
     headers: { "x-one": "1" },
@@ -39,15 +44,15 @@ function ask(request: Partial<IncomingMessage>, given: Given = {}) {
     end: (body: string, encoding: string) => void sent.push(Buffer.from(body, encoding as BufferEncoding)),
   };
   const wasAnswered = read(request as IncomingMessage, response as unknown as ServerResponse);
-  return { wasAnswered, sent, counted };
+  return { wasAnswered, sent, counted, done };
 }
 
 const plain = { method: "GET", url: "/tokens/acme-shop", headers: { authorization: "Bearer right" } };
 
 test("a plain read by a known caller is answered, counted, and as long as it says", () => {
-  const { wasAnswered, sent, counted } = ask(plain);
+  const { wasAnswered, sent, counted, done } = ask(plain);
   const [status, headers, body] = sent as [number, string[], Buffer];
-  expect([wasAnswered, status, counted]).toEqual([true, 200, ["acme-shop"]]);
+  expect([wasAnswered, status, counted, done]).toEqual([true, 200, ["acme-shop"], ["issued", "noted"]]);
   expect(headers).toEqual([
     "x-one",
     "1",
@@ -81,5 +86,10 @@ test.each<[string, object, Given?]>([
   ],
   ["while the process stops", plain, { isClosing: true }],
 ])("nothing is done for a request %s", (_is, request, given) => {
-  expect(ask(request as Partial<IncomingMessage>, given)).toEqual({ wasAnswered: false, sent: [], counted: [] });
+  expect(ask(request as Partial<IncomingMessage>, given)).toEqual({
+    wasAnswered: false,
+    sent: [],
+    counted: [],
+    done: [],
+  });
 });
