@@ -307,7 +307,7 @@ const noSecret = new Uint8Array(32);
 /** What names the MAC of a row that it has read. `marker`: of the statement that does. */
 const changesUnderWay: Record<string, ChangeUnderWay> = {
   "the browser that claims a link": {
-    marker: "UPDATE consent_links SET claimed_by",
+    marker: "UPDATE consent_links l SET claimed_by",
     async change({ prisma }, { made: { linkId: id }, proofs }) {
       const links = createConsentLinks(prisma, proofs);
       const claim = async (browser: number) =>

@@ -163,6 +163,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Po
       "connection_id = (SELECT id FROM connections WHERE name = 'team-b-account')",
       "expires_at = expires_at + interval '1 year'",
       "return_to = 'https://evil.example/'",
+      "end_user = 'somebody else'",
       "mac = NULL",
     ]) {
       const { url, id } = await stage.api.consentLink("team-a-mine");
