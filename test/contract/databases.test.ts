@@ -5,6 +5,7 @@ import { faults } from "./store/faults.ts";
 import { tokenSets } from "./store/token-sets.ts";
 import { unconfirmedGrants } from "./store/held-grants.ts";
 import { consent, keys } from "./store/keys-and-links.ts";
+import { workloads } from "./store/workloads.ts";
 import { permits } from "./store/permits.ts";
 import { answers } from "./refresh/answers.ts";
 import { changedRows } from "./refresh/changed-rows.ts";
@@ -37,6 +38,7 @@ describeOnBothDatabases([
   connections,
   clients,
   keys,
+  workloads,
   consent,
   faults,
 ]);

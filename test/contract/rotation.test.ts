@@ -8,6 +8,7 @@ import { createRotationWorker } from "../../src/encryption/rotation.ts";
 import { createEncryptionService } from "../../src/encryption/service.ts";
 import { createAccountRows } from "../../src/store/accounts.ts";
 import { createApiKeys } from "../../src/store/api-keys.ts";
+import { createWorkloads } from "../../src/store/workloads.ts";
 import { createConsentLinks } from "../../src/store/consents.ts";
 import { createDatabaseHealth, openPostgres } from "../../src/store/database.ts";
 import type { Database } from "../../src/store/database.ts";
@@ -31,7 +32,7 @@ import { createTokenVault } from "../../src/vault/vault.ts";
 import { until } from "../support/patience.ts";
 import { useEmbedded } from "../support/services/embedded.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
-import { type Columns, sealedBytes, sealedGrant, StoreStage, stageKey, vault } from "./store/stage.ts";
+import { type Columns, newWorkload, sealedBytes, sealedGrant, StoreStage, stageKey, vault } from "./store/stage.ts";
 
 const newKey = { id: "k2.new", key: randomBytes(32) };
 const both = [newKey, stageKey];
@@ -161,6 +162,7 @@ async function fill(stage: StoreStage) {
   const keyId = randomUUID().slice(0, 12);
   const bounds = { abilities: ["tokens" as const], connections: ["*"], labels: {}, expiresAt: null };
   await stage.keys.insert({ id: keyId, name: "n", secretHash: new Uint8Array(32), ...bounds }, null);
+  const workload = await stage.workloads.insert(newWorkload(), null);
   const linkId = randomUUID().slice(0, 12);
   const ofLink = {
     returnTo: null,
@@ -211,7 +213,17 @@ async function fill(stage: StoreStage) {
      VALUES ($1::uuid, $2, $3::uuid, $4, $5, $6, now() + interval '1 hour')`,
     [requestId, sealedBytes(), row.id, linkId, sealedBytes(), vault.sealRequest("request", { requestId })],
   );
-  return { clientId, connectionId: row.id, keyId, linkId, deviceId, requestId, held, candidate };
+  return {
+    clientId,
+    connectionId: row.id,
+    keyId,
+    workloadId: workload?.id ?? "",
+    linkId,
+    deviceId,
+    requestId,
+    held,
+    candidate,
+  };
 }
 
 /** A connection with tokens and credentials, all of them sealed with the key from before. */
@@ -332,6 +344,28 @@ const changesUnderWay: Record<string, ChangeUnderWay> = {
       const accounts = createAccountRows(on, proofs);
       await accounts.describeUnconfirmed(attemptId, { account: "carol", label: null, linkId: made.linkId });
       expect(await accounts.findUnconfirmed({ attemptId })).toMatchObject({ account: "carol" });
+    },
+  },
+  "the workload that makes a key": {
+    marker: "INSERT INTO api_keys",
+    async change(on, { made: { workloadId }, proofs }) {
+      const made = { id: "made by a workload", name: "n", secretHash: noSecret, abilities: ["tokens" as const] };
+      const gift = { ...made, connections: ["*"], labels: {}, expiresAt: null };
+      const find = async () => await createWorkloads(on, proofs).giver(workloadId);
+      expect(await createApiKeys(on, proofs).insert(gift, find)).toMatchObject(made);
+    },
+  },
+  "the end of a workload": {
+    marker: "UPDATE workloads w SET deleted_at",
+    async change(on, { made: { workloadId }, proofs }) {
+      const workloads = createWorkloads(on, proofs);
+      const end = async () => {
+        const row = (await workloads.all()).find(({ id }) => id === workloadId);
+        return row === undefined || (await workloads.delete(row));
+      };
+      // As the service does: the row was signed anew meanwhile, and is read again.
+      expect((await end()) || (await end())).toBe(true);
+      expect(await workloads.all()).toEqual([]);
     },
   },
   "the key that makes another one": {

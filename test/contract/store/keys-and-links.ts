@@ -14,7 +14,7 @@ const [mine, other] = [hash("browser 0"), hash("browser 1")];
 const passed = (answers: boolean[]) => answers.filter(Boolean).length;
 
 /** Two replicas in the middle of a rotation: one already seals with a newer key, which the other does not have. */
-function replicasOf({ encryptionKeys }: StoreStage) {
+export function replicasOf({ encryptionKeys }: StoreStage) {
   const keyList = createKeyList(async () => (await encryptionKeys.list()).map(({ id }) => id));
   const lacking = createTokenVault(createKeyring([older]), { isSilent: (error) => keyList.isSilent(error) });
   return { newer: createTokenVault(createKeyring([newest, older])), lacking };
@@ -24,7 +24,7 @@ const [older, newest] = [
   { id: "newest", key: randomBytes(32) },
 ];
 
-async function nameNewerKey(stage: StoreStage): Promise<void> {
+export async function nameNewerKey(stage: StoreStage): Promise<void> {
   const check = sealKeyCheck(createKeyring([newest]), newest.id);
   await stage.database.prisma.encryptionKey.upsert({
     where: { id: "newest" },

@@ -9,6 +9,7 @@ import { createEncryptionKeys } from "../../../src/store/replicas.ts";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { createTokenStatements } from "../../../src/store/token-statements.ts";
+import { createWorkloads, type NewWorkload } from "../../../src/store/workloads.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/vault.ts";
 
@@ -20,6 +21,28 @@ type ConnectionToMake = Partial<NewConnection> & { clientRef?: string | null };
 /** What proves the rows of these tests, and seals their secrets. */
 export const stageKey = { id: "k1", key: randomBytes(32) };
 export const vault = createTokenVault(createKeyring([stageKey]));
+
+/** A workload to be declared, with these fields in place of the usual ones. */
+export function newWorkload(fields: Partial<NewWorkload> = {}): NewWorkload {
+  const id = randomUUID();
+  return {
+    id,
+    name: `w-${id}`,
+    issuer: "https://issuer.example",
+    jwks: null,
+    jwksUri: "https://issuer.example/keys",
+    ca: null,
+    networks: ["10.0.0.0/8"],
+    audience: "freshet",
+    algorithms: ["RS256"],
+    match: JSON.stringify({ sub: id }),
+    abilities: ["tokens", "admin"],
+    connections: ["acme-*"],
+    labels: { customer: "acme", area: "north" },
+    expiresAt: null,
+    ...fields,
+  };
+}
 
 /** A change that concerns no client and moves no host. */
 export const freely = { client: null, movesHost: false };
@@ -33,6 +56,7 @@ export class StoreStage {
   readonly connections;
   readonly clients;
   readonly keys;
+  readonly workloads;
   readonly links;
   readonly requests;
   readonly attempts;
@@ -46,6 +70,7 @@ export class StoreStage {
     this.connections = createConnections(database, vault);
     this.clients = createClients(database, vault);
     this.keys = createApiKeys(database, vault);
+    this.workloads = createWorkloads(database, vault);
     this.links = createConsentLinks(database.prisma, vault);
     this.requests = createAuthorizationRequests(database.prisma);
     this.attempts = createConsentAttempts(database.prisma);
