@@ -16,6 +16,15 @@ export function workloads(stage: () => StoreStage): void {
   const change = async (id: string, sets: string) =>
     await stage().query(`UPDATE workloads SET ${sets} WHERE id = $1::uuid RETURNING 1 AS done`, id);
 
+  const give = async (id: string) => {
+    const find = async () => await stage().workloads.giver(id);
+    const key = { id: randomUUID(), name: "k", abilities: [], connections: ["acme-*"], labels: {}, expiresAt: null };
+    return [
+      await stage().workloads.insert(newWorkload(), find),
+      await stage().keys.insert({ ...key, secretHash: new Uint8Array(32) }, find),
+    ].map((row) => row !== null);
+  };
+
   describe("a workload", () => {
     it("is found as it was declared, newest first, until it is deleted", async () => {
       const declared = newWorkload({ expiresAt: new Date("2030-01-01") });
@@ -95,15 +104,6 @@ export function workloads(stage: () => StoreStage): void {
   });
 
   describe("what a workload gives", () => {
-    const give = async (id: string) => {
-      const find = async () => await stage().workloads.giver(id);
-      const key = { id: randomUUID(), name: "k", abilities: [], connections: ["acme-*"], labels: {}, expiresAt: null };
-      return [
-        await stage().workloads.insert(newWorkload(), find),
-        await stage().keys.insert({ ...key, secretHash: new Uint8Array(32) }, find),
-      ].map((row) => row !== null);
-    };
-
     it("takes effect only while its own row stands", async () => {
       const row = await insert();
       expect(await give(row.id)).toEqual([true, true]);
