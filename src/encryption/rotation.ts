@@ -7,7 +7,7 @@ import type { RowChange, SealedRows, SealedTableName } from "../store/sealed-row
 import { encryptionTimes } from "../time.ts";
 import type { Keyring } from "../vault/keyring.ts";
 import { type CurrentKey, keyIdsInSpool } from "./current-key.ts";
-import type { Resealing, Unopened } from "./resealing.ts";
+import { readUnopened, type Resealing, type Unopened } from "./resealing.ts";
 
 /** Works on the rotation of encryption keys, wherever it is running: docs/internals/key-rotation.md. */
 export type RotationWorker = {
@@ -104,7 +104,11 @@ export function createRotationWorker(options: Options): RotationWorker {
     at: RotationRow,
     faults: { keyId: string; process: string }[],
   ): Promise<RotationRow> => {
-    const known = new Set((at.unopened as Unopened[]).filter(isAuditFault).map(({ keyId }) => keyId));
+    const known = new Set(
+      readUnopened(at.unopened)
+        .filter(isAuditFault)
+        .map(({ keyId }) => keyId),
+    );
     const unopened = faults.filter(({ keyId }) => keyId !== at.targetKey && !known.has(keyId)).map(auditFault);
     if (unopened.length === 0 || at.acceptsAuditFaults) return at;
     return await advance(at, { place: "spools", afterId: null, seen: 0, moved: 0, unopened });
@@ -173,11 +177,11 @@ export function createRotationWorker(options: Options): RotationWorker {
   };
 
   const advance = async (at: RotationRow, progress: Progress): Promise<RotationRow> => {
-    const named = at.unopened as Unopened[];
+    const named = readUnopened(at.unopened);
     const known = new Set(named.map(({ keyId }) => keyId));
     const room = Math.max(0, mostNamed - named.length);
     // Of what is not named any more, each key is, since it stays in use.
-    const unopened = (progress.unopened as Unopened[]).filter(({ keyId }, index) => index < room || !known.has(keyId));
+    const unopened = readUnopened(progress.unopened).filter(({ keyId }, index) => index < room || !known.has(keyId));
     return ours(await rotations.advance(at.id, self.id, { ...progress, unopened }));
   };
 
@@ -228,7 +232,7 @@ async function holders({ replicas }: Pick<Options, "replicas">, targetKey: strin
 
 /** Every other key under which there is still something, counted anew. */
 async function keysInUse(options: Options, at: RotationRow): Promise<string[]> {
-  const ids = new Set((at.unopened as Unopened[]).map(({ keyId }) => keyId));
+  const ids = new Set(readUnopened(at.unopened).map(({ keyId }) => keyId));
   for (const name of options.tables) for (const { keyId } of await options.rows.count(name)) ids.add(keyId);
   const marks = await options.marks.count({ resign: false });
   // If Redis has just gone, nobody knows.

@@ -8,7 +8,7 @@ import type { RotationRow, Rotations } from "../store/rotations.ts";
 import type { SealedRows, SealedTableName } from "../store/sealed-rows.ts";
 import type { Keyring } from "../vault/keyring.ts";
 import type { CurrentKey } from "./current-key.ts";
-import type { Resealing, Unopened } from "./resealing.ts";
+import { readUnopened, type Resealing, type Unopened } from "./resealing.ts";
 import { isAuditFault, type RotationWorker, whyHeld } from "./rotation.ts";
 
 /** What is under one key. */
@@ -75,7 +75,7 @@ export function createEncryptionService(options: Options) {
 
   const newest = async (): Promise<RotationStatus | null> => {
     const row = await rotations.newest();
-    return row && { ...row, unopened: row.unopened as Unopened[] };
+    return row && { ...row, unopened: readUnopened(row.unopened) };
   };
 
   return {

@@ -521,6 +521,20 @@ function rotating(open: () => Promise<Database>, { races = false } = {}): void {
     expect(await oldKey()).toMatchObject({ isFree: true, isNamed: false, reasons: [] });
   });
 
+  it("goes on beside a row of its own, and of a replica, that somebody has filled with anything", async () => {
+    await connection(stage);
+    await replica.service.rotate(principal, []);
+    const odd = '[null, 7, {"table": {}}, {"table": "clients", "id": "x", "name": 1, "column": "c", "keyId": "k1"}]';
+    const place = "place = 'nowhere', after_id = '\\x00', seen = -1";
+    for (const unopened of [odd, '"none"', "{}", "null"]) {
+      await run(stage, `UPDATE rotations SET ${place}, unopened = $1::jsonb`, [unopened]);
+      expect((await replica.service.status(principal)).rotation?.unopened).toEqual([]);
+    }
+    await run(stage, "UPDATE rotations SET unopened = $1::jsonb, begun_at = '-infinity'", [odd]);
+    await run(stage, "UPDATE replicas SET seen_at = 'infinity', name = '' WHERE id = $1::uuid", [replica.self.id]);
+    expect((await replica.rotate()).forgotten).toEqual([stageKey.id]);
+  });
+
   it("makes nothing good that somebody has moved or made up: each stays, and concerns its own row only", async () => {
     const clientId = randomUUID();
     const ofClient = { clientId: "app", scopes: [], patterns: ["*"], ownRedirectUri: true, secretRevision: 0 };

@@ -176,6 +176,20 @@ export function auditEntries(stage: () => AuditStage): void {
     expect(await audit.query("SELECT 1 AS one FROM audit.open_reads")).toEqual([]);
   });
 
+  it("counts that somebody has made such as no broker writes hold up no others", async () => {
+    const process = await audit.start();
+    for (const time of ["'-infinity'", "'infinity'", "'4700-01-01 BC'", "'2026-11-20T12:00Z'"]) {
+      await audit.sql(`INSERT INTO audit.open_reads VALUES
+        (1, ${time}, gen_random_uuid(), 'tokens.read', 'mallory', NULL, NULL, 'c', 'odd', -9223372036854775808, 'infinity', ${time})`);
+    }
+    process.audit.countRead({ actor: caller, connection: "c", result: "ok" });
+    process.wall.ms += minute;
+    await until("its own count is an entry", async () =>
+      (await audit.rows(process)).some(({ detail }) => detail["count"] === 1),
+    );
+    expect((await verified(process)).faults).toEqual([]);
+  });
+
   it("nobody who can write counts gets an entry of a change signed", async () => {
     await audit.sql(`INSERT INTO audit.open_reads VALUES
       (1, '2026-11-20T12:00Z', gen_random_uuid(), 'keys.create', 'key', 'k', 'n', 'c', 'ok', 1, '2026-11-20T12:00:01Z', '2026-11-20T12:00:02Z')`);

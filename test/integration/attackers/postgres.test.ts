@@ -1,7 +1,8 @@
 import { createHash, randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { makeApiKey } from "../../../src/callers/keys.ts";
-import { patience } from "../../support/patience.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
+import { patience, until } from "../../support/patience.ts";
 import { proveByHand, vaultOf } from "../../support/prove-by-hand.ts";
 import { query } from "../../support/query.ts";
 import { describeWithServices } from "../../support/services/index.ts";
@@ -206,6 +207,45 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Po
     const { status, body } = await stage.api.api("/tokens/team-b-remembered?include=request");
     expect(JSON.stringify(body)).not.toContain(origin);
     expect([status, body["code"]]).toEqual([500, "unreadable_secret"]);
+  });
+
+  it("changes no entry of the audit unseen, and each change concerns its own row; nothing else that it fills with anything fails", async () => {
+    const [newest] = await sql("SELECT process::text FROM audit.entries ORDER BY at DESC LIMIT 1");
+    const chain = `process = '${String(newest?.["process"])}'`;
+    for (let made = 0; made < 9; made++) {
+      await stage.api.createKey({ name: `entry-${made}`, abilities: ["tokens"], connections: ["team-a-*"] });
+    }
+    const seqs = await until("nine entries", async () => {
+      const rows = await sql(
+        `SELECT seq::int FROM audit.entries WHERE action = 'keys.create' AND ${chain} ORDER BY seq`,
+      );
+      return rows.length >= 9 && rows.slice(-9).map(({ seq }) => Number(seq));
+    });
+    const of = (index: number) => `seq = ${seqs[index]} AND ${chain}`;
+    const strange = createKeyring([{ id: "k1", key: randomBytes(32) }]).sign("audit", "anything");
+    const other = createKeyring([{ id: "k9", key: randomBytes(32) }]).sign("audit", "anything");
+    // Without its MAC an entry is proven by those behind it.
+    await sql(`UPDATE audit.entries SET mac = '' WHERE ${of(0)}`);
+    await sql(`UPDATE audit.entries SET mac = (SELECT mac FROM audit.entries WHERE ${of(1)}) WHERE ${of(2)}`);
+    await sql(`UPDATE audit.entries SET mac = '${strange}' WHERE ${of(4)}`);
+    await sql(`UPDATE audit.entries SET target_name = 'none', detail = NULL WHERE ${of(6)}`);
+    await sql(`INSERT INTO audit.anchors SELECT e.*, e.hash FROM audit.entries e WHERE ${of(1)}`);
+    await sql(`UPDATE audit.anchors SET process = gen_random_uuid(), mac = '${other}', at = '-infinity'`);
+    await sql("UPDATE audit.open_reads SET minute = 'infinity', first = '-infinity', action = 'keys.create'");
+    await sql(
+      "INSERT INTO key_uses SELECT id, 'infinity' FROM api_keys ON CONFLICT (key_id) DO UPDATE SET last_used_at = 'infinity'",
+    );
+    await sql("INSERT INTO rotations (id, target_key, begun_by, unopened) VALUES (gen_random_uuid(), 'k1', 'x', '{}')");
+    const answer = await stage.api.api<string>("/audit/verify");
+    const { report } = JSON.parse(answer.body.trim().split("\n").at(-1) ?? "") as {
+      report: { faults: { kind: string; process: string; from: number }[] };
+    };
+    const own = report.faults.filter(({ process }) => process === newest?.["process"]);
+    expect(own.map(({ kind, from }) => [kind, from])).toEqual([2, 4, 6].map((index) => ["changed", seqs[index]]));
+    for (const path of ["/keys?limit=200", "/encryption", "/encryption/rotation", "/audit?limit=200"]) {
+      expect([path, (await stage.api.api(path)).status]).toEqual([path, 200]);
+    }
+    expect((await read("team-a-mine")).status).toBe(409);
   });
 
   it("ends with nothing", () => expect(stage.loot()).toEqual(nothing));

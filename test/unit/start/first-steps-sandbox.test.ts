@@ -3,6 +3,7 @@ import type { Broker } from "../../../src/broker.ts";
 import { readConfig } from "../../../src/config.ts";
 import { BrokerError } from "../../../src/errors.ts";
 import { ensureSandbox, firstSteps, type FirstStepServices } from "../../../src/start/first-steps.ts";
+import { NotedAudit } from "../../support/noted-audit.ts";
 
 const sandbox = { id: "sandbox", provider: "sandbox" };
 const credentials = { clientId: "sandbox", clientSecret: "secret" };
@@ -89,3 +90,29 @@ test("where only apps may connect accounts, a start prints no link, and says wha
   expect(withApp).toContain("(RETURN_ORIGINS): https://app.example.");
   expect(await printed("connected", strict)).toContain("/tokens/sandbox");
 });
+
+test("what a start makes stands in the audit, by the broker itself: client, connection and link, and a client that another start has made", async () => {
+  const { services, clients } = createBroker();
+  const audit = new NotedAudit();
+  const broker = {
+    sandbox: { clientId: "sandbox", clientSecret: () => "secret" },
+    records: { findByName: async (name: string) => await services.findConnection(name) },
+    clients: { create: async (_by: unknown, client: Made) => await services.createClient(client) },
+    connections: { create: async (_by: unknown, connection: Made) => await services.createConnection(connection) },
+    consent: { links: { create: async () => ({ id: "link-1", url: "http://localhost/connect/x" }) } },
+    audit,
+    hasOldSandboxSecret: async () => false,
+    adminKeyFile: null,
+  } as unknown as Broker;
+  const config = readConfig({});
+  const options = { config, given: { env: {}, file: null }, log: { warn() {} } };
+  await firstSteps(broker, options);
+  const made = ["clients.create", "connections.create", "links.create"];
+  expect(audit.lines()).toEqual(made.map((action) => `system - ${action} sandbox: ok`));
+  expect(audit.entries.at(-1)?.outcome?.detail).toEqual({ link: "link-1" });
+  await firstSteps({ ...broker, records: { findByName: async () => null } } as unknown as Broker, options);
+  expect([clients, audit.lines()[3]]).toEqual([["sandbox"], "system - clients.create sandbox: conflict"]);
+});
+
+/** What clients and connections are made from. */
+type Made = Parameters<FirstStepServices["createClient"]>[0] & Parameters<FirstStepServices["createConnection"]>[0];
