@@ -23,7 +23,7 @@ FROM node:24.21-trixie-slim AS production
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 COPY scripts ./scripts
-RUN npm ci --omit=dev --omit=optional --ignore-scripts && node scripts/prune.ts
+RUN npm ci --omit=dev --omit=optional --ignore-scripts && node scripts/prune.ts && node scripts/sbom.ts > sbom.json
 
 FROM node:24.21-trixie-slim
 LABEL org.opencontainers.image.title="Freshet" \
@@ -38,6 +38,7 @@ COPY --from=production /app/node_modules ./node_modules
 COPY --from=build /app/bin ./bin
 # The modes are set here, so that a checkout under a strict umask gives an image that its user can read.
 COPY --chmod=755 package.json package-lock.json ./
+COPY --from=production --chmod=755 /app/sbom.json ./
 COPY --chmod=755 prisma/migrations ./prisma/migrations
 COPY --chmod=755 providers ./providers
 COPY --chmod=755 issuers ./issuers

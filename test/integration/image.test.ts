@@ -3,6 +3,8 @@ import { once } from "node:events";
 import { access, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import manifest from "../../package.json" with { type: "json" };
+import { readPackages } from "../../scripts/packages.ts";
 import { freePort } from "../support/free-port.ts";
 import { until } from "../support/patience.ts";
 import { guard } from "../support/services/guardian.ts";
@@ -65,6 +67,7 @@ test("the image holds production dependencies only, and no secret or data of the
       "package.json",
       "prisma",
       "providers",
+      "sbom.json",
       "src",
     ]),
   );
@@ -98,6 +101,21 @@ test("the broker runs from the image, writes to its data folder alone, and ends 
   broker.kill("SIGTERM");
   expect({ code: await exitCode(broker), output: broker.output }).toMatchObject({ code: 0 });
   expect(await exitCode(runInImage(healthCommand, { PORT: port }))).toBe(1);
+});
+
+test("the image has a list of what it is made of (CycloneDX): each package of production, and no other", async () => {
+  const { bomFormat, components } = JSON.parse(await readFile(join(image.workdir, "sbom.json"), "utf8")) as {
+    bomFormat: string;
+    components: { name: string; version: string; hashes: unknown[]; licenses: unknown[] }[];
+  };
+  expect(bomFormat).toBe("CycloneDX");
+  const listed = new Set(components.map(({ name, version }) => `${name}@${version}`));
+  const production = readPackages().filter((each) => each.production);
+  expect(listed).toEqual(new Set(production.map(({ name, version }) => `${name}@${version}`)));
+  expect(components.every(({ hashes, licenses }) => hashes.length > 0 && licenses.length > 0)).toBe(true);
+  for (const name of Object.keys(manifest.dependencies)) {
+    expect(components.map((component) => component.name)).toContain(name);
+  }
 });
 
 test("the image starts from its bundle, with the code that was compiled when it was built", async () => {

@@ -3,7 +3,7 @@ import { faultsOfHeaders } from "../support/answer-headers.ts";
 import { type ErrorRow, isSaid, readErrorTable } from "../support/error-table.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
 import { type Answer, WrongInputStage } from "../support/wrong-input-stage.ts";
-import { sendRandomBodies, sendRandomQueries } from "./random-input.ts";
+import { sendRandomRequests } from "./random-input.ts";
 import { wrongBytes, wrongPages } from "./wrong-pages.ts";
 import { type Cases, wrongRequests } from "./wrong-requests.ts";
 
@@ -75,20 +75,20 @@ describeWithServices(["postgres"], "wrong input", () => {
       });
     });
 
-    it("no body that is made up by chance makes a POST or a PATCH fail", async () => {
-      await sendRandomBodies(stage);
-    });
-
-    it("no path and no query that is made up by chance makes a GET fail", async () => {
-      await sendRandomQueries(stage);
+    it("of 2,000 requests that are made up by chance from the OpenAPI document none is answered in another way than it says", async () => {
+      const answered = await sendRandomRequests(stage, { runs: 2000 });
+      // Made up, but not so that the first check refuses all of them.
+      const some = [200, 201, 400, 401, 404, 415].map((status) => [status, expect.any(Number)]);
+      expect(answered).toMatchObject(Object.fromEntries(some));
     });
 
     it("nothing of it was unexpected, and no secret got into the log", async () => {
       const { broker, keys } = stage;
       const written = broker.stdout + broker.stderr;
       const faults = written.split("\n").filter((line) => /"level":"(error|fatal)"|unexpected error/.test(line));
-      // The log names the row that somebody has changed: once, with its connection and its key.
-      expect(faults).toEqual([expect.stringMatching(/"connection":"acme-torn".*"keyId":"k1".*does not open/)]);
+      // The log names the row that somebody has changed, with its connection and its key, at most once a minute.
+      expect(faults).not.toEqual([]);
+      for (const fault of faults) expect(fault).toMatch(/"connection":"acme-torn".*"keyId":"k1".*does not open/);
       for (const secret of ["canary-", broker.adminKey, ...Object.values(keys)]) expect(written).not.toContain(secret);
       expect(written).toContain('"msg":"answered"');
     });
