@@ -147,7 +147,12 @@ test("every service runs with a read-only disk, without capabilities and without
   for (const [name, service] of services) {
     expect([name, service]).toEqual([
       name,
-      expect.objectContaining({ read_only: true, cap_drop: ["ALL"], security_opt: ["no-new-privileges:true"] }),
+      expect.objectContaining({
+        read_only: true,
+        cap_drop: ["ALL"],
+        security_opt: ["no-new-privileges:true"],
+        ulimits: { core: 0 },
+      }),
     ]);
   }
   expect(lastRest(image, "USER")).toMatch(/^[1-9]\d*:[1-9]\d*$/);

@@ -52,6 +52,11 @@ const known: Record<string, string[]> = {
   return_to: ["https://app.example/", "https://app.example/\u{1f600}?a=%00#x"],
   label: ["team:a", ":", "a:b:c", "%:_"],
   cursor: ["0", "999999999999999999"],
+  connections: ["acme", "acme-*", "new-*"],
+  grant: ["authorization_code", "client_credentials"],
+  client_id: ["an-id"],
+  client_secret: ["a secret"],
+  access_token: ["an-access-token"],
 };
 
 /** What may be deleted: the others would be missed by the requests that follow. */
@@ -84,57 +89,73 @@ const keys = fc.oneof(fc.constantFrom("team", "password", "username"), oddText);
 const oddNumber = fc.oneof(fc.integer(), fc.double(), fc.constantFrom(-0, 2 ** 31, 2 ** 53, 1e21, -1e308));
 const odd = fc.oneof(oddText, oddNumber, fc.jsonValue(), fc.constantFrom(null, true, [], {}));
 
-/** Mostly what a schema asks for, and sometimes not. */
-function valueFor(name: string, schema: Schema): fc.Arbitrary<unknown> {
-  return fc.oneof({ weight: 6, arbitrary: rightValue(name, schema) }, { weight: 1, arbitrary: odd });
+/** `right`: only what the schemas ask for, so that requests get past the first checks. `mixed`: now and then something else. */
+type Mode = "right" | "mixed";
+
+function valueFor(name: string, schema: Schema, mode: Mode): fc.Arbitrary<unknown> {
+  const asked = rightValue(name, schema, mode);
+  return mode === "right" ? asked : fc.oneof({ weight: 6, arbitrary: asked }, { weight: 1, arbitrary: odd });
 }
 
-function rightValue(name: string, schema: Schema): fc.Arbitrary<unknown> {
+function rightValue(name: string, schema: Schema, mode: Mode): fc.Arbitrary<unknown> {
   const { type, properties, items, additionalProperties, anyOf } = schema;
   if ("const" in schema) return fc.constant(schema.const);
   if (schema.enum) return fc.constantFrom(...schema.enum);
-  if (anyOf) return fc.oneof(...anyOf.map((each) => rightValue(name, each)));
-  if (type === "integer" || type === "number") return numberFor(schema);
+  if (anyOf) return fc.oneof(...anyOf.map((each) => rightValue(name, each, mode)));
+  if (type === "integer" || type === "number") return numberFor(schema, mode);
   if (type === "boolean") return fc.boolean();
   if (type === "null") return fc.constant(null);
-  if (type === "array") return fc.array(valueFor(name, items ?? {}), { maxLength: 4 });
-  if (properties) return objectOf(schema);
-  if (additionalProperties) return fc.dictionary(keys, valueFor("", additionalProperties));
-  return textFor(name, schema);
+  if (type === "array") return fc.array(valueFor(name, items ?? {}, mode), { minLength: 1, maxLength: 3 });
+  if (properties) return objectOf(schema, mode);
+  if (additionalProperties) return fc.dictionary(keys, valueFor("", additionalProperties, mode), { maxKeys: 3 });
+  return textFor(name, schema, mode);
 }
 
-/** Inside of its bounds, on them, and just outside. */
-function numberFor({ minimum = 0, maximum = 100 }: Schema): fc.Arbitrary<number> {
-  const bounds = fc.constantFrom(minimum - 1, minimum, maximum, maximum + 1);
-  return fc.oneof({ weight: 2, arbitrary: fc.integer({ min: minimum, max: maximum }) }, bounds, oddNumber);
+/** Inside of its bounds, on them, and where it may be wrong just outside. */
+function numberFor({ minimum = 0, maximum = 100 }: Schema, mode: Mode): fc.Arbitrary<number> {
+  const right = fc.oneof(fc.integer({ min: minimum, max: maximum }), fc.constantFrom(minimum, maximum));
+  if (mode === "right") return right;
+  return fc.oneof({ weight: 2, arbitrary: right }, fc.constantFrom(minimum - 1, maximum + 1), oddNumber);
 }
 
-/** As its pattern says, as long as may be and one longer, a name that is known, or odd. */
-function textFor(name: string, { pattern, maxLength }: Schema): fc.Arbitrary<string> {
-  const lengths = maxLength === undefined ? [] : ["x".repeat(maxLength), "x".repeat(maxLength + 1)];
-  const right = [...(known[name] ?? []), ...lengths];
-  return fc.oneof(
-    ...(right.length === 0 ? [] : [{ weight: 3, arbitrary: fc.constantFrom(...right) }]),
-    // The generator knows no lookahead.
-    ...(pattern === undefined || pattern.includes("(?") ? [] : [fc.stringMatching(new RegExp(pattern))]),
-    oddText,
-  );
+/** A name that is known, as its pattern says, as long as may be; where it may be wrong one longer, or odd. */
+function textFor(name: string, { pattern, maxLength }: Schema, mode: Mode): fc.Arbitrary<string> {
+  // The generator knows no lookahead.
+  const made = pattern === undefined || pattern.includes("(?") ? [] : [fc.stringMatching(new RegExp(pattern))];
+  const known = knownAs(name);
+  const right = [...(known.length === 0 ? [] : [{ weight: 4, arbitrary: fc.constantFrom(...known) }]), ...made];
+  if (mode === "right") return right.length === 0 ? fc.constantFrom("acme-x", "a word") : fc.oneof(...right);
+  const lengths = maxLength === undefined ? [] : [fc.constantFrom("x".repeat(maxLength), "x".repeat(maxLength + 1))];
+  return fc.oneof(...right, ...lengths, oddText);
 }
 
-/** With all fields that it must have, with some, and with one that it does not know. */
-function objectOf({ properties = {}, required = [] }: Schema): fc.Arbitrary<object> {
-  const fields = Object.fromEntries(Object.entries(properties).map(([name, schema]) => [name, valueFor(name, schema)]));
-  const record = (requiredKeys: string[]) => fc.record(fields, { requiredKeys });
-  const extended = fc.tuple(record(required), keys, odd).map(([object, key, value]) => ({ ...object, [key]: value }));
-  return fc.oneof({ weight: 6, arbitrary: record(required) }, { weight: 3, arbitrary: record([]) }, extended);
+const knownAs = (name: string): string[] => known[name] ?? [];
+
+/** With all fields that it must have, with some, and where it may be wrong with one that it does not know. */
+function objectOf({ properties = {}, required = [] }: Schema, mode: Mode): fc.Arbitrary<object> {
+  const entries = Object.entries(properties).map(([name, schema]) => [name, valueFor(name, schema, mode)] as const);
+  const optional = entries.filter(([name]) => !required.includes(name)).map(([name]) => name);
+  const record = (names: readonly string[]) =>
+    fc.record(Object.fromEntries(entries.filter(([name]) => names.includes(name))), { requiredKeys: [] });
+  const whole = fc
+    .subarray(optional, { maxLength: Math.min(2, optional.length) })
+    .chain((some) =>
+      fc.record(Object.fromEntries(entries.filter(([name]) => required.includes(name) || some.includes(name)))),
+    );
+  if (mode === "right") return whole;
+  const extended = fc.tuple(whole, keys, odd).map(([object, key, value]) => ({ ...object, [key]: value }));
+  return fc.oneof({ weight: 4, arbitrary: whole }, { weight: 3, arbitrary: record(Object.keys(properties)) }, extended);
 }
 
 /** JSON text: of an object of the schema's fields, of anything, or none at all. */
 function bodyFor(schema: Schema): fc.Arbitrary<string> {
-  const json = fc
-    .oneof({ weight: 8, arbitrary: objectOf(schema) }, { weight: 1, arbitrary: odd })
-    .map((value) => JSON.stringify(value));
-  return fc.oneof({ weight: 12, arbitrary: json }, oddText);
+  const json = (value: fc.Arbitrary<unknown>) => value.map((each) => JSON.stringify(each));
+  return fc.oneof(
+    { weight: 6, arbitrary: json(objectOf(schema, "right")) },
+    { weight: 6, arbitrary: json(objectOf(schema, "mixed")) },
+    json(odd),
+    oddText,
+  );
 }
 
 function pathFor({ method, path }: Route): fc.Arbitrary<string> {
@@ -154,7 +175,7 @@ function queryFor({ query }: Route): fc.Arbitrary<string> {
   const pair = fc
     .constantFrom(...query, { in: "query", name: "odd", schema: {} } as const)
     .chain(({ name, schema }) =>
-      fc.tuple(fc.oneof({ weight: 9, arbitrary: fc.constant(name) }, oddText), valueFor(name, schema)),
+      fc.tuple(fc.oneof({ weight: 9, arbitrary: fc.constant(name) }, oddText), valueFor(name, schema, "mixed")),
     );
   const pairs = fc
     .array(pair, { maxLength: 4 })
