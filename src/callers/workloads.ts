@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from "node:crypto";
+import { hash, randomUUID } from "node:crypto";
 import { compactVerify } from "jose";
 import { LRUCache } from "lru-cache";
 import type { Clock } from "../clock.ts";
@@ -121,8 +121,8 @@ export function createWorkloadService(options: Options) {
 
   /** @throws RefusedToken, BrokerError */
   const identify = async (token: string): Promise<{ workload: Declared; jwt: Jwt; expiresMs: number }> => {
-    const hash = createHash("sha256").update(token).digest("base64");
-    const known = verified.get(hash) ?? { jwt: readJwt(token), size: token.length, keys: new Map() };
+    const digest = hash("sha256", token, "base64");
+    const known = verified.get(digest) ?? { jwt: readJwt(token), size: token.length, keys: new Map() };
     const { jwt } = known;
     const { declared, silentIssuers, trouble } = await current();
     const ofIssuer = declared.filter(({ issuer }) => issuer === jwt.issuer);
@@ -151,7 +151,7 @@ export function createWorkloadService(options: Options) {
       if (unavailable !== null) throw unavailable;
       return refuse("no key of its issuer has signed it, or its algorithm is not that of the workload");
     }
-    verified.set(hash, known);
+    verified.set(digest, known);
     if (others.length > 0) return refuse(`it matches ${signed.map(({ name }) => name).join(" and ")}`);
     if (workload.expiresAt !== null && workload.expiresAt.getTime() <= nowMs()) return refuse("the workload has ended");
     return { workload, jwt, expiresMs };
