@@ -62,6 +62,7 @@ test("the image holds production dependencies only, and no secret or data of the
       "bin",
       "build",
       "deploy",
+      "issuers",
       "node_modules",
       "package-lock.json",
       "package.json",
