@@ -111,7 +111,6 @@ describe("a wrong environment ends the start", () => {
     ["a port that is none", { PORT: "http" }],
     ["a proxy that is none", { TRUST_PROXY: "everyone" }],
     ["a network that is none", { PROVIDER_NETWORKS: "10.0.0.0" }],
-    ["a file of workloads that is not there", { WORKLOADS_FILE: "/nowhere/workloads.yaml" }],
     ["a proxy to providers that is none", { HTTPS_PROXY: "socks5://u:canary-password@proxy:1080" }],
     ["a host for NO_PROXY that is none", { NO_PROXY: "https://a.example" }],
     ["an admin key that is short", { ADMIN_KEY: "canary-password" }],
@@ -126,6 +125,10 @@ describe("a wrong environment ends the start", () => {
   it("a secret's file that is empty", async () => {
     const path = await write("empty", "\n");
     await expectRefused({ ADMIN_KEY: undefined, ADMIN_KEY_FILE: path }, "a secret's file that is empty", path);
+  });
+
+  it("a file of workloads that is not there", async () => {
+    await expectEnd({ env: { WORKLOADS_FILE: "/nowhere/workloads.yaml" } }, "a file of workloads that is not there");
   });
 
   it("in one line on stderr, whatever is in the value", async () => {
