@@ -2,11 +2,12 @@ import { request } from "undici";
 import { prepareBroker } from "../test/support/broker-process.ts";
 
 /**
- * Whether the time of a refusal tells if the connection exists: `node bench/refusals.ts [each]`, with DATABASE_URL (an empty database) or on the
+ * Whether the time of a refusal tells if the connection exists: `node bench/refusals.ts [each] [tokens|connections]`, with DATABASE_URL (an empty database) or on the
  * embedded one. Every case is asked `each` times in two series, all of them interleaved in an order by chance. The medians of two cases may differ
  * by no more than those of two series of the same case do.
  */
 const each = Number(process.argv[2] ?? 10_000);
+const routes = process.argv[3] === undefined ? ["tokens", "connections"] : [process.argv[3]];
 const databaseUrl = process.env["DATABASE_URL"];
 
 await using broker = await prepareBroker({
@@ -41,7 +42,7 @@ const callers = [
     names: ["acme-nope", "acme-uncached", "acme-cached", "other-nope", "other-cached"],
   },
 ];
-const cases = ["tokens", "connections"].flatMap((route) =>
+const cases = routes.flatMap((route) =>
   callers.flatMap(({ who, key, names }) => names.map((name): Case => ({ who, key, route, name, seriesMs: [[], []] }))),
 );
 const turns = cases.flatMap((one) => one.seriesMs.map((series) => ({ one, series })));
