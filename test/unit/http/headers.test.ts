@@ -43,6 +43,7 @@ async function serve(publicUrl: string) {
     publicUrl,
     organisation: { name: null, contact: null },
     audit: { countRefused() {} },
+    keys: { known: () => null },
     wrongKeys: createMinuteLimit(60, still),
   };
   const app = await buildApp(parts as unknown as AppParts);
