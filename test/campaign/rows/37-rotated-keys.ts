@@ -14,8 +14,8 @@ import type { Row } from "../row.ts";
 import { connectMany, inBatches, offences } from "../tools.ts";
 
 const sizes = {
-  full: { dormant: 100_000, live: 100, perSecond: 50, kills: 5, delayMs: 20 },
-  short: { dormant: 600, live: 10, perSecond: 20, kills: 2, delayMs: 300 },
+  full: { dormant: 100_000, live: 100, perSecond: 50, kills: 5, delayMs: 20, measuredMs: 10_000 },
+  short: { dormant: 600, live: 10, perSecond: 20, kills: 2, delayMs: 300, measuredMs: 2000 },
 } as const;
 
 const [old, next] = ["k1", "k2"].map((id) => ({ id, key: randomBytes(32) })) as [Key, Key];
@@ -31,7 +31,7 @@ export const row: Row = {
   promised: "0 failures, 0 stale overwrites, then a start without the old key",
   onlyFull: "it starts three brokers four times; test/integration/rotation replaces a key so, with one kill",
   async run({ seed, scale, log }) {
-    const { dormant, live, perSecond, kills, delayMs } = sizes[scale];
+    const { dormant, live, perSecond, kills, delayMs, measuredMs } = sizes[scale];
     const provider = { switches: { accessLifeSeconds: 120, reuse: "grace", graceSeconds: 600 } } as const;
     const env = { ENCRYPTION_KEYS: list(old), LOG_LEVEL: "warn" };
     await using stage = await ConnectedStage.start({ replicas: 3, provider, env, each: () => ({ failpoints: {} }) });
@@ -42,11 +42,18 @@ export const row: Row = {
     const random = seededRandom(seed);
     const failures: string[] = [];
     const load = startLoad(perSecond, async (index) => await read({ brokers, name: names[index % live] ?? "", index }));
+    const { ledger } = stage.provider;
+    const order = async (index: number) => await orderRefresh(brokers, names[index % live] ?? "", index);
+    const possible = await refreshesPerSecond({ ledger, order, live, measuredMs });
+    log(`${possible.toFixed(0)} refreshes a second are possible; half of that from here on`);
+    const [refreshesBefore, loadBeganMs] = [ledger.refreshes(), performance.now()];
+    let underWay = 0;
     // A refresh whose broker was killed is taken over when its lease is over. Until then its connection has its token.
-    const refreshing = startLoad(
-      perSecond / 4,
-      async (index) => await orderRefresh(brokers, names[index % live] ?? "", index),
-    );
+    const refreshing = startLoad(possible / 2, async (index) => {
+      if (underWay >= live) return 0;
+      underWay += 1;
+      return await order(index).finally(() => (underWay -= 1));
+    });
     const restart = async (broker: BrokerProcess, keys: string) => {
       const code = await broker.stop(scale === "full" ? "SIGTERM" : "SIGINT");
       if (code !== 0) failures.push(`a replica ended with ${code}`);
@@ -76,17 +83,18 @@ export const row: Row = {
     // Tokens that were written over newer ones are sealed for another generation than their row's.
     const stale = await unopenedRows(databaseUrl, createTokenVault(createKeyring([next])));
     for (const broker of brokers) await restart(broker, list(next));
-    const refreshes = stage.provider.ledger.refreshes();
+    const refreshes = ledger.refreshes() - refreshesBefore;
+    const rate = (refreshes * 1000) / (performance.now() - loadBeganMs);
     const served = await inBatches(live, 10, async (index) => await read({ brokers, name: names[index] ?? "", index }));
     await refreshing.stop();
     await load.stop();
     const failed = load.samples.filter((sample) => sample.status !== 200).length;
     const unserved = served.filter((each) => each !== 200).length;
-    const { reuses } = offences(stage.provider.ledger);
+    const { reuses } = offences(ledger);
     const isDone = forgotten.join() === old.id && unopened === 0;
     return {
       ok: isDone && failed + unserved + stale.length + failures.length + reuses === 0 && refreshes > live,
-      figure: `${dormant + live} connections in ${seconds} s, ${kills} kills, ${load.samples.length} reads and ${refreshes} refreshes meanwhile: ${failed} reads failed, ${stale.length} stale; without the old key ${live - unserved} of ${live} are served`,
+      figure: `${dormant + live} connections in ${seconds} s, ${kills} kills, ${load.samples.length} reads and ${refreshes} refreshes meanwhile (${rate.toFixed(0)} a second, ${possible.toFixed(0)} are possible without a rotation): ${failed} reads failed, ${stale.length} stale; without the old key ${live - unserved} of ${live} are served`,
       notes: [
         ...failures,
         ...stale.slice(0, 10),
@@ -119,6 +127,27 @@ async function read({
 async function orderRefresh(brokers: readonly BrokerProcess[], name: string, index: number): Promise<number> {
   const broker = brokers[index % brokers.length] as BrokerProcess;
   return (await broker.api.api(`/connections/${name}/refresh`, { method: "POST" })).status;
+}
+
+/** How many refreshes these brokers do a second while each connection is refreshed as soon as it has been. */
+async function refreshesPerSecond({
+  ledger,
+  order,
+  live,
+  measuredMs,
+}: {
+  ledger: { refreshes: () => number };
+  order: (index: number) => Promise<number>;
+  live: number;
+  measuredMs: number;
+}): Promise<number> {
+  const [before, beganMs] = [ledger.refreshes(), performance.now()];
+  const passedMs = () => performance.now() - beganMs;
+  const orderOn = async (first: number) => {
+    for (let index = first; passedMs() < measuredMs; index += live) await order(index).catch(() => 0);
+  };
+  await Promise.all(Array.from({ length: live }, (_none, first) => orderOn(first)));
+  return ((ledger.refreshes() - before) * 1000) / passedMs();
 }
 
 /** Copies of one connection, with tokens of their own, which are not refreshed. */
