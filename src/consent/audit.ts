@@ -63,11 +63,11 @@ type CodeAuditParts = {
 
 /** The same about a user code (RFC 8628), which comes to its end in the background: no request brings it, so there is no address. */
 export function createCodeAudit({ audit, rows, links }: CodeAuditParts): DeviceParts["audited"] {
+  const makerOf = async (id: string) => await links.madeBy(id).catch(() => null);
   const begin = async (code: AuditedCode): Promise<Begun> => {
     const { connectionId, connection, linkId, madeBy } = code;
     const nameOf = async () => (await rows.readById(connectionId).catch(() => null))?.name ?? null;
     const name = connection ?? (await nameOf());
-    const makerOf = async (id: string) => await links.madeBy(id).catch(() => null);
     const maker = linkId === null ? null : (madeBy ?? (await makerOf(linkId)));
     const actor: Actor = { kind: linkId === null ? "person" : "link", id: linkId, name: maker };
     const target = { kind: "connection", name } as const;

@@ -65,8 +65,8 @@ export async function completeByApp({ api, provider, returnTo }: CanaryStage): P
   await api.createConnection({ name: "of-app", provider: provider.id, client: "app" });
   const browser = new ScriptedBrowser();
   const link = async () => await api.consentLink("of-app", { completion: "app", end_user: "42", return_to: returnTo });
+  const stopAt = ({ href }: URL) => href.startsWith(returnTo);
   const ticketOf = async (url: string) => {
-    const stopAt = ({ href }: URL) => href.startsWith(returnTo);
     const page = await browser.submit(await browser.open(url), { stopAt: ({ origin }) => origin === provider.origin });
     const back = await browser.open(await approve(page.url.href, browser), { stopAt });
     return back.url.searchParams.get("ticket") ?? "";

@@ -134,11 +134,11 @@ class Stage {
 describe("with CONSENT_COMPLETION=app", () => {
   it("no user code is asked for, and one from before is given up unasked", async () => {
     const stage = new Stage("app");
-    const refused = {
+    const forbidden = {
       code: "grant_not_applicable",
       message: expect.stringContaining("CONSENT_COMPLETION=app") as string,
     };
-    await expect(stage.devices.begin(row.id, null)).rejects.toMatchObject(refused);
+    await expect(stage.devices.begin(row.id, null)).rejects.toMatchObject(forbidden);
     await stage.devices.round();
     await stage.devices.idle();
     expect(stage.order).toEqual(["dropped", "given up"]);
