@@ -18,15 +18,18 @@ import * as places from "../vault/vault.ts";
 /** A value that stays under its key, since it does not open, or its MAC is not valid. It holds no secret. */
 export type Unopened = { table: string; id: string; name: string | null; column: string; keyId: string | null };
 
-const isText = (value: unknown) => typeof value === "string";
-
 /** What a rotation has noted. Who writes to its row makes it hold anything; that counts as nothing. */
 export function readUnopened(noted: unknown): Unopened[] {
-  const isUnopened = (each: unknown): each is Unopened => {
-    const { table, id, name, column, keyId } = (each ?? {}) as Record<string, unknown>;
-    return [table, id, column].every(isText) && [name, keyId].every((value) => value === null || isText(value));
-  };
   return Array.isArray(noted) ? noted.filter(isUnopened) : [];
+}
+
+function isUnopened(each: unknown): each is Unopened {
+  const { table, id, name, column, keyId } = (each ?? {}) as Record<string, unknown>;
+  return [table, id, column].every(isText) && [name, keyId].every((value) => value === null || isText(value));
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string";
 }
 
 /** A row as it is to be written; `change` null: it stays as it is. */
