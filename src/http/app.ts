@@ -67,9 +67,10 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   let isClosing = false;
   const options = serverOptions(answering);
   const fresh = createFreshRead({ ...parts, headers: answering.headers, isClosing: () => isClosing });
+  const onError = (err: unknown) => parts.log.error({ err }, "a fresh read failed, and was answered the general way");
   const app = fastify({
     // Where every answer is logged, none takes the short way.
-    ...(!parts.log.isLevelEnabled(readLevel) && { serverFactory: serverWith(fresh, options.http) }),
+    ...(!parts.log.isLevelEnabled(readLevel) && { serverFactory: serverWith(fresh, { ...options, onError }) }),
     loggerInstance,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: largestBodyBytes,

@@ -77,12 +77,24 @@ function prepare(view: ReturnType<typeof viewToken>): Prepared {
   return { head: before, tail: after, bytes, encoding: isAscii ? "latin1" : "utf8", allowed: new WeakSet() };
 }
 
-/** Fastify's `serverFactory`: the server that it would make itself, with the short way before the general one. */
+/**
+ * Fastify's `serverFactory`: the server that it would make itself, with the short way before the general one. If the short way fails, the
+ * general one answers, and `onError` is called: nobody else would catch it.
+ */
 export const serverWith =
-  (fresh: FreshRead, http: ServerOptions): FastifyServerFactory =>
+  (
+    fresh: FreshRead,
+    { http, onError }: { http: ServerOptions; onError: (error: unknown) => void },
+  ): FastifyServerFactory =>
   (handler, { keepAliveTimeout, connectionTimeout }) => {
     const server = createServer(http, (request, response) => {
-      if (!fresh(request, response)) handler(request, response);
+      try {
+        if (fresh(request, response)) return;
+      } catch (error) {
+        onError(error);
+        if (response.headersSent) return void response.destroy();
+      }
+      handler(request, response);
     });
     server.keepAliveTimeout = Number(keepAliveTimeout);
     server.setTimeout(Number(connectionTimeout));

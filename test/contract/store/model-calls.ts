@@ -336,7 +336,7 @@ export class ModelCalls {
       { name: "readByName", given: [["c1", "c2", "nobody"]] },
       { name: "hasLabels", given: [row.name, {}] },
       { name: "readByIds", given: [[row.id, this.newId()]] },
-      { name: "readById", given: [this.#rarely(row.id, this.newId())] },
+      { name: "readById", given: [this.#dice.pick([row.id, this.newId()])] },
       { name: "readForAnswer", given: [{ connectionId: row.id, attemptId }] },
       { name: "holdersElsewhere", given: [row.id, this.#heldBeside(row)] },
       { name: "permitAges", given: [] },

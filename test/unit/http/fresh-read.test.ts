@@ -1,7 +1,9 @@
+import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
 import { expect, test } from "vitest";
 import type { Principal } from "../../../src/callers/principal.ts";
-import { createFreshRead } from "../../../src/http/fresh-read.ts";
+import { createFreshRead, serverWith } from "../../../src/http/fresh-read.ts";
 import type { FreshToken, IssuedToken } from "../../../src/tokens/read.ts";
 import { tokenRow } from "../tokens/token-row.ts";
 
@@ -92,4 +94,19 @@ test.each<[string, object, Given?]>([
     counted: [],
     done: [],
   });
+});
+
+test("a fault in the short way ends no process: the general way answers, and the fault is told", async () => {
+  const told: unknown[] = [];
+  const fault = new Error("of the short way");
+  const broken = () => {
+    throw fault;
+  };
+  const factory = serverWith(broken, { http: {}, onError: (error) => void told.push(error) });
+  const general = (_request: IncomingMessage, response: ServerResponse) => void response.end("general");
+  const server = factory(general, { keepAliveTimeout: 1000, connectionTimeout: 0 });
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const answer = await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/tokens/acme-shop`);
+  expect([await answer.text(), told]).toEqual(["general", [fault]]);
+  server.close();
 });
