@@ -58,7 +58,7 @@ describeWithBrowser(`a first start, with nothing else on the machine${remedy}`, 
       expect((await stat(join(folder, "data/admin-key"))).mode & 0o777).toBe(0o600);
       expect(start.stdout).toContain(join(folder, "data/admin-key"));
       expect([await start.interrupt(), start.hasLeftovers, start.stderr]).toEqual([0, false, ""]);
-      const kept = ["admin-key", "database", "encryption-key", "lock", "marks", "replica-id", "sealed-format"];
+      const kept = ["admin-key", "audit", "database", "encryption-key", "lock", "marks", "replica-id", "sealed-format"];
       expect((await readdir(join(folder, "data"))).sort()).toEqual(kept);
 
       await using second = await FirstStart.launch(folder, { port });
