@@ -360,6 +360,8 @@ const callers: Cases = {
     abilities: ["admin"],
     connections: ["*"],
   }),
+  "the encryption keys, or the verification of the audit, with a key for some connections": async (stage) =>
+    await stage.send({ path: "/encryption", key: stage.keys.manager }),
   "opening a client to connections beyond one's own patterns": byManager("PATCH", "/clients/manual", {
     connections: ["acme-*", "foreign"],
   }),
