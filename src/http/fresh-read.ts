@@ -92,9 +92,9 @@ export const serverWith =
         if (fresh(request, response)) return;
       } catch (error) {
         onError(error);
-        if (response.headersSent) return void response.destroy();
       }
-      handler(request, response);
+      if (response.headersSent) response.destroy();
+      else handler(request, response);
     });
     server.keepAliveTimeout = Number(keepAliveTimeout);
     server.setTimeout(Number(connectionTimeout));

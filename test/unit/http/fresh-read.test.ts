@@ -96,6 +96,8 @@ test.each<[string, object, Given?]>([
   });
 });
 
+const general = (_request: IncomingMessage, response: ServerResponse) => void response.end("general");
+
 test("a fault in the short way ends no process: the general way answers, and the fault is told", async () => {
   const told: unknown[] = [];
   const fault = new Error("of the short way");
@@ -103,7 +105,6 @@ test("a fault in the short way ends no process: the general way answers, and the
     throw fault;
   };
   const factory = serverWith(broken, { http: {}, onError: (error) => void told.push(error) });
-  const general = (_request: IncomingMessage, response: ServerResponse) => void response.end("general");
   const server = factory(general, { keepAliveTimeout: 1000, connectionTimeout: 0 });
   await once(server.listen(0, "127.0.0.1"), "listening");
   const answer = await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/tokens/acme-shop`);
