@@ -14,8 +14,8 @@ import type { Row } from "../row.ts";
 import { connectMany, inBatches, offences } from "../tools.ts";
 
 const sizes = {
-  full: { dormant: 100_000, live: 100, perSecond: 50, kills: 5, delayMs: 20, measuredMs: 10_000 },
-  short: { dormant: 600, live: 10, perSecond: 20, kills: 2, delayMs: 300, measuredMs: 2000 },
+  full: { dormant: 100_000, live: 300, perSecond: 50, kills: 5, delayMs: 20, measuredMs: 10_000 },
+  short: { dormant: 600, live: 40, perSecond: 20, kills: 2, delayMs: 300, measuredMs: 2000 },
 } as const;
 
 const [old, next] = ["k1", "k2"].map((id) => ({ id, key: randomBytes(32) })) as [Key, Key];
