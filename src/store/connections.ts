@@ -258,7 +258,8 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
     /** Deletes, its further tokens included, and leaves tombstones, in one statement; returns the rows as they last were. */
     async delete(id: string): Promise<TokenRow[]> {
       return await prisma.$queryRaw<TokenRow[]>`
-        WITH c AS (DELETE FROM connections WHERE id = ${id}::uuid OR parent_id = ${id}::uuid RETURNING *),
+        WITH locked AS MATERIALIZED (SELECT id FROM connections WHERE id = ${id}::uuid OR parent_id = ${id}::uuid ORDER BY id FOR UPDATE),
+        c AS (DELETE FROM connections d USING locked WHERE d.id = locked.id RETURNING d.*),
         tombstone AS (
           INSERT INTO tombstones (name, connection_id, version, authorization_seq, provider, client_ref, inputs, captured)
           SELECT c.name, c.id, GREATEST(c.version, c.version_floor)

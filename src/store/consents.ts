@@ -47,6 +47,16 @@ export const linkColumns = selectList(columns);
 /** Not used up. A link whose code waits for the app is free again if the app does not come in time. */
 const isFree = Sql.raw("(l.used_at IS NULL OR l.held_until <= clock_timestamp())");
 
+/**
+ * Locks what a request belongs to before the request itself: its connection (`parent`), then its link (`link`). A deletion locks in this order,
+ * and so does everything else here, so none of them ends another by a deadlock. Nothing is locked for a request that `where` does not select.
+ */
+const lockInOrder = (where: Sql.Sql) => Sql.sql`
+  parent AS MATERIALIZED (SELECT q.id AS request, q.link_id FROM authorization_requests q
+    JOIN connections c ON c.id = q.connection_id WHERE ${where} AND q.expires_at > clock_timestamp() FOR KEY SHARE OF c),
+  link AS MATERIALIZED (SELECT l.id, parent.request FROM parent
+    JOIN consent_links l ON l.id = parent.link_id FOR NO KEY UPDATE OF l)`;
+
 /** What opens a link: its id, and the hash of its secret. */
 export type LinkKey = { id: string; secretHash: Uint8Array<ArrayBuffer> };
 
@@ -191,7 +201,8 @@ export function createAuthorizationRequests(prisma: Prisma) {
         FOR UPDATE SKIP LOCKED)`;
       await forgetAttempts(prisma);
       // One at a time for a link: a statement that begins after the lock was taken sees what its last holder has committed.
-      const lock = prisma.$queryRaw`SELECT id FROM consent_links WHERE id = ${request.linkId} FOR UPDATE`;
+      const lockConnection = prisma.$queryRaw`SELECT 1 FROM connections WHERE id = ${request.connectionId}::uuid FOR KEY SHARE`;
+      const lockLink = prisma.$queryRaw`SELECT id FROM consent_links WHERE id = ${request.linkId} FOR UPDATE`;
       const insert = prisma.$executeRaw`
         INSERT INTO authorization_requests
           (id, state_hash, connection_id, link_id, browser_hash, request_sealed, expires_at)
@@ -200,7 +211,7 @@ export function createAuthorizationRequests(prisma: Prisma) {
           clock_timestamp() + make_interval(secs => ${request.expiresInSeconds}::double precision)
         WHERE (SELECT count(*) FROM authorization_requests
           WHERE link_id = ${request.linkId} AND expires_at > clock_timestamp()) < ${request.mostOpen}`;
-      const [, stored] = await prisma.$transaction([lock, insert]);
+      const [, , stored] = await prisma.$transaction([lockConnection, lockLink, insert]);
       if (stored === 1) return null;
       const rows = await prisma.$queryRaw<{ seconds: number }[]>`
         SELECT ceil(extract(epoch FROM min(expires_at) - clock_timestamp()))::int AS seconds
@@ -226,14 +237,12 @@ export function createAuthorizationRequests(prisma: Prisma) {
      */
     async hold(id: string, { ticketHash, request, forBrowser, seconds: lives }: HeldCode): Promise<boolean> {
       const count = await prisma.$executeRaw`
-        WITH mine AS (
+        WITH ${lockInOrder(Sql.sql`q.id = ${id}::uuid AND q.ticket_hash IS NULL`)}, mine AS (
           UPDATE consent_links l SET used_at = clock_timestamp(), held_until = clock_timestamp() + ${seconds(lives)}
-          FROM authorization_requests q
-          WHERE q.id = ${id}::uuid AND q.ticket_hash IS NULL AND q.expires_at > clock_timestamp() AND l.id = q.link_id
-            AND ${isFree} RETURNING l.held_until
+          FROM link WHERE l.id = link.id AND ${isFree} RETURNING link.request, l.held_until
         ), held AS (
           UPDATE authorization_requests q SET ticket_hash = ${ticketHash}, request_sealed = ${request}, expires_at = mine.held_until
-          FROM mine WHERE q.id = ${id}::uuid AND q.ticket_hash IS NULL RETURNING q.*
+          FROM mine WHERE q.id = mine.request AND q.ticket_hash IS NULL RETURNING q.*
         )
         INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, ticket, expires_at)
         SELECT state_hash, browser_hash, link_id, ${forBrowser}, clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} FROM held`;
@@ -257,8 +266,8 @@ export function createAuthorizationRequests(prisma: Prisma) {
       callerHash: Uint8Array<ArrayBuffer>,
     ): Promise<RowWithClient | null> {
       const rows = await prisma.$queryRaw<TokenRow[]>`
-        WITH consumed AS (
-          DELETE FROM authorization_requests WHERE ticket_hash = ${ticketHash} AND expires_at > clock_timestamp() RETURNING *
+        WITH ${lockInOrder(Sql.sql`q.ticket_hash = ${ticketHash}`)}, consumed AS (
+          DELETE FROM authorization_requests q USING link WHERE q.id = link.request AND q.expires_at > clock_timestamp() RETURNING q.*
         ), used AS (
           UPDATE consent_links l SET held_until = NULL FROM consumed q
           WHERE l.id = q.link_id AND l.held_until = q.expires_at RETURNING l.id
@@ -281,7 +290,7 @@ export function createAuthorizationRequests(prisma: Prisma) {
     },
 
     /**
-     * Takes a request out, once: a row lock makes the second DELETE of the same row find nothing. The same statement notes the
+     * Takes a request out, once: a lock of its link makes the second DELETE of the same row find nothing. The same statement notes the
      * attempt in `consent_attempts`, so that whoever finds no request finds the attempt; with `usesLink` it uses up the link for the
      * exchange that follows. Null: the request was consumed before. `wasLinkFree`: the link is this exchange's. `connection`: as it is
      * now, for that exchange.
@@ -291,8 +300,8 @@ export function createAuthorizationRequests(prisma: Prisma) {
       { usesLink }: { usesLink: boolean },
     ): Promise<{ wasLinkFree: boolean; connection: RowWithClient } | null> {
       const rows = await prisma.$queryRaw<(TokenRow & { wasLinkFree: boolean })[]>`
-        WITH consumed AS (
-          DELETE FROM authorization_requests WHERE id = ${id}::uuid AND expires_at > clock_timestamp() RETURNING *
+        WITH ${lockInOrder(Sql.sql`q.id = ${id}::uuid`)}, consumed AS (
+          DELETE FROM authorization_requests q USING link WHERE q.id = link.request AND q.expires_at > clock_timestamp() RETURNING q.*
         ), noted AS (
           INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
           SELECT state_hash, browser_hash, link_id, clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} FROM consumed
@@ -349,7 +358,7 @@ export type ConsentAttempts = ReturnType<typeof createConsentAttempts>;
 
 /**
  * Deletes expired attempts. If one never ended because its broker was killed, the connection's history gets a line, unless the connection
- * has been connected since it began. Never rejects.
+ * has been connected since it began, or is being deleted at this moment. Never rejects.
  */
 async function forgetAttempts(prisma: Prisma): Promise<void> {
   const forgotten = prisma.$executeRaw`
@@ -358,7 +367,8 @@ async function forgetAttempts(prisma: Prisma): Promise<void> {
     INSERT INTO connection_events (connection_id, type, detail)
     SELECT c.id, 'consent_failed', '{"error": "interrupted"}'::jsonb
     FROM gone g JOIN consent_links l ON l.id = g.link_id JOIN connections c ON c.id = l.connection_id
-    WHERE g.ticket IS NULL AND NOT COALESCE(c.authorized_at >= g.expires_at - ${seconds(consentTimes.outcomeSeconds)}, false)`;
+    WHERE g.ticket IS NULL AND NOT COALESCE(c.authorized_at >= g.expires_at - ${seconds(consentTimes.outcomeSeconds)}, false)
+    FOR KEY SHARE OF c SKIP LOCKED`;
   await forgotten.catch(() => undefined);
 }
 

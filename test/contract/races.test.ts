@@ -140,6 +140,61 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
     expect(await decideDuring(setOut, move)).toBeNull();
   });
 
+  // Both have to lock the connection, its link and the request. In another order, each would wait for the other for ever.
+  it.each(["insert", "hold", "consume", "consumeHeld"] as const)(
+    "a deletion goes first: `%s` locks nothing before it has the connection",
+    async (statement) => {
+      const row = await stage.insert();
+      const [linkId, id] = [randomUUID(), randomUUID()];
+      const link = {
+        id: linkId,
+        secretHash: sealedBytes(),
+        connectionId: row.id,
+        createdBy: "k1",
+        expiresInSeconds: 60,
+      };
+      await stage.links.insert({ ...link, returnTo: null, manual: false, purpose: null, endUser: "u" });
+      const open = {
+        stateHash: sealedBytes(),
+        browserHash: sealedBytes(),
+        request: sealedBytes(),
+        expiresInSeconds: 60,
+      };
+      const request = { id, connectionId: row.id, linkId, ...open, mostOpen: 5 };
+      await stage.requests.insert(request);
+      const held = { ticketHash: sealedBytes(), request: sealedBytes(), forBrowser: "sealed", seconds: 60 };
+      if (statement === "consumeHeld") expect(await stage.requests.hold(id, held)).toBe(true);
+      const calls = {
+        insert: async () => await stage.requests.insert({ ...request, id: randomUUID(), stateHash: sealedBytes() }),
+        hold: async () => await stage.requests.hold(id, held),
+        consume: async () => await stage.requests.consume(id, { usesLink: true }),
+        consumeHeld: async () => await stage.requests.consumeHeld(held.ticketHash, sealedBytes()),
+      };
+      const state: { ending?: Promise<unknown>; isDone: boolean } = { isDone: false };
+      await stage.database.prisma.$transaction(
+        async (session) => {
+          await session.$queryRaw`SELECT 1 FROM connections WHERE id = ${row.id}::uuid FOR UPDATE`;
+          state.ending = calls[statement]()
+            .catch((error: unknown) => error)
+            .finally(() => void (state.isDone = true));
+          await until("the statement waits, or has ended", async () => state.isDone || (await isAnyoneWaiting()));
+          expect(state.isDone).toBe(false);
+          expect(
+            await session.$queryRaw`SELECT 1 FROM consent_links WHERE id = ${linkId} FOR UPDATE NOWAIT`,
+          ).toHaveLength(1);
+          const lockRequest = session.$queryRaw`SELECT 1 FROM authorization_requests WHERE id = ${id}::uuid FOR UPDATE NOWAIT`;
+          expect(await lockRequest).toHaveLength(1);
+          await session.$executeRaw`DELETE FROM connections WHERE id = ${row.id}::uuid`;
+        },
+        { timeout: hangMs, maxWait: hangMs },
+      );
+      const ended = await state.ending;
+      if (statement === "insert") expect(String(ended)).toContain("was changed at the same moment");
+      else expect(ended).toBe(statement === "hold" ? false : null);
+      expect(await stage.query("SELECT 1 FROM authorization_requests WHERE id = $1::uuid", id)).toEqual([]);
+    },
+  );
+
   it("a user code is not kept for another host than it was asked for at", async () => {
     const client = await makeClient();
     const row = await stage.insert({ client });
