@@ -1,11 +1,11 @@
-import { randomBytes, randomUUID } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Client } from "pg";
 import { placeOf } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault, type TokenVault } from "../../../src/vault/vault.ts";
 import type { BrokerProcess } from "../../support/broker-process.ts";
 import { ConnectedStage } from "../../support/connected-stage.ts";
+import { fillConnections } from "../../support/filled-connections.ts";
 import { until } from "../../support/patience.ts";
 import { seededRandom } from "../../support/seeded-random.ts";
 import { startLoad } from "../load.ts";
@@ -21,7 +21,6 @@ const sizes = {
 const [old, next] = ["k1", "k2"].map((id) => ({ id, key: randomBytes(32) })) as [Key, Key];
 type Key = { id: string; key: Buffer };
 const list = (...keys: Key[]) => keys.map(({ id, key }) => `${id}:${key.toString("base64")}`).join(",");
-const inserted = 1000;
 
 /** Nobody reads most connections. A rotation moves them while the others are read, refreshed, and their brokers killed. */
 export const row: Row = {
@@ -37,7 +36,7 @@ export const row: Row = {
     await using stage = await ConnectedStage.start({ replicas: 3, provider, env, each: () => ({ failpoints: {} }) });
     const { brokers, databaseUrl } = stage;
     const names = (await connectMany(stage, live)).map(({ name }) => name);
-    await fill(databaseUrl, dormant);
+    await fillConnections({ databaseUrl, key: old, count: dormant, each: dormantConnection });
     log(`${dormant} connections that nobody reads, ${live} that are read`);
     const random = seededRandom(seed);
     const failures: string[] = [];
@@ -150,65 +149,11 @@ async function refreshesPerSecond({
   return ((ledger.refreshes() - before) * 1000) / passedMs();
 }
 
-/** Copies of one connection, with tokens of their own, which are not refreshed. */
-async function fill(databaseUrl: string, count: number): Promise<void> {
-  const vault = createTokenVault(createKeyring([old]));
-  const client = new Client({ connectionString: databaseUrl });
-  await client.connect();
-  try {
-    const { rows } = await client.query<Template>(
-      `SELECT provider, client_ref::text AS "clientRef", grant_type AS grant FROM connections LIMIT 1`,
-    );
-    const template = rows[0] as Template;
-    for (let from = 0; from < count; from += inserted) {
-      const made = Array.from({ length: Math.min(inserted, count - from) }, () => dormantRow(vault, template));
-      const columns = (["id", "name", "access", "refresh", "mac"] as const).map((column) =>
-        made.map((each) => each[column]),
-      );
-      await client.query(
-        `INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, status, enabled_status,
-           generation, version, access_token_sealed, refresh_token_sealed, mac)
-         SELECT m.id, m.name, $6, $7::uuid, $8, '{}', '{}', 'connected', 'connected', 3, 3, m.access, m.refresh, m.mac
-         FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[], $5::text[]) AS m(id, name, access, refresh, mac)`,
-        [...columns, template.provider, template.clientRef, template.grant],
-      );
-    }
-  } finally {
-    await client.end();
-  }
-}
-
-type Template = { provider: string; clientRef: string; grant: string };
-
-function dormantRow(vault: TokenVault, { provider, clientRef, grant }: Template) {
-  const id = randomUUID();
-  const bound = {
-    id,
-    name: `dormant-${id}`,
-    parentId: null,
-    provider,
-    clientRef,
-    inputsInForce: {},
-    captured: {},
-    accountCaptured: {},
-  };
-  const tokens = vault.sealTokens(
-    { accessToken: `a ${id}`, refreshToken: `r ${id}` },
-    placeOf({ ...bound, generation: 3 }),
-  );
-  const proven = {
-    ...bound,
-    chain: null,
-    grant,
-    scopes: [],
-    inputs: {},
-    labels: {},
-    status: "connected",
-    credentialsRevision: 0,
-  };
-  const [access, refresh] = [tokens.accessToken, tokens.refreshToken].map((bytes) => Buffer.from(bytes ?? []));
-  return { id, name: bound.name, access, refresh, mac: vault.connections.sign(proven) };
-}
+const dormantConnection = (index: number) => ({
+  name: `dormant-${index}`,
+  accessToken: `a ${index}`,
+  refreshToken: `r ${index}`,
+});
 
 async function sealWith(databaseUrl: string, keyId: string): Promise<boolean> {
   const rows = await queryRows<{ key: string | null }>(
