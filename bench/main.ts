@@ -1,14 +1,17 @@
 import { writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
+import { accounting } from "./cases/accounting.ts";
+import { herd } from "./cases/herd.ts";
 import { hotRead } from "./cases/hot-read.ts";
 import { type BenchCase, format, hasWrk, summarise } from "./harness.ts";
+import { stopServices } from "./services.ts";
 
 /**
  * `npm run bench`: each case against its yardstick in the same run, in turn; what counts is the median of the ratios. docs/performance.md says what
  * is measured and how. `-- --case hot-read` runs one, `--pairs N` and `--seconds N` make it longer or shorter, `--json FILE` writes the figures.
  */
-const cases: readonly BenchCase[] = [hotRead];
+const cases: readonly BenchCase[] = [hotRead, herd, accounting];
 
 const { values } = parseArgs({
   options: {
@@ -51,6 +54,7 @@ for (const each of cases.filter(({ name }) => wanted.includes(name))) {
     ...measured,
   });
 }
+await stopServices();
 if (values.json !== undefined) {
   writeFileSync(values.json, `${JSON.stringify({ machine, at: new Date().toISOString(), cases: results }, null, 2)}\n`);
 }
