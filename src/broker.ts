@@ -107,8 +107,16 @@ export async function createBroker(config: Config, log: Logger) {
     describeRequest: createRequestDescriber({ ...providers, ...storage, ...core, clock }),
     onUnreadable: (error) => alarms.unreadable(error),
     countReadResult({ by, connection, result }) {
-      metrics.reads.inc({ result });
+      metrics.readsWith(result).count += 1;
       audit.countRead({ actor: by.actor, connection, result });
+    },
+    readCounter({ by, connection, result }) {
+      const reads = metrics.readsWith(result);
+      const countInAudit = audit.readCounter({ actor: by.actor, connection, result });
+      return () => {
+        reads.count += 1;
+        countInAudit();
+      };
     },
     audit,
     clock,

@@ -31,8 +31,9 @@ export const accounting: BenchCase = {
         yardstick: async () => await side("yardstick", silent),
       },
     );
-    const counted = await readsOf(counting.broker);
-    if (counted === 0 || (await readsOf(silent.broker)) > 10) throw new Error("the yardstick counts, or nobody does");
+    // Each time that a key or a row is asked for anew, some reads go the general way and are counted at both.
+    const [all, few] = [await readsOf(counting.broker), await readsOf(silent.broker)];
+    if (all === 0 || few > all / 10) throw new Error(`the yardstick counts: ${few} beside ${all}`);
     const { ratio, ours, yardstick } = summarise(accounting, byCpu);
     const note = `for each second of the server's CPU: ratio ${ratio.toFixed(3)}; ${format(ours)} / ${format(yardstick)} reads`;
     return { ...measured, notes: [note] };

@@ -202,6 +202,8 @@ export type AuditReport = {
 /** A key that alone proves entries of a chain from its first fault on. */
 export type KeyBehindFault = { keyId: string; process: string };
 
+type CountedRead = { actor: Actor; connection: string | null; result: string };
+
 /** The writing side, and the reading one. */
 export type Audit = {
   /**
@@ -216,7 +218,9 @@ export type Audit = {
    */
   end(begun: Begun, outcome: Outcome): Promise<void>;
   /** Counts one read of a token. `connection` null: unknown, or not allowed. Never waits, never throws. */
-  countRead(read: { actor: Actor; connection: string | null; result: string }): void;
+  countRead(read: CountedRead): void;
+  /** The same for reads that come again and again: each call counts one. */
+  readCounter(read: CountedRead): () => void;
   /** Counts a request without a valid key. */
   countRefused(): void;
   /** A page, newest first. `cursor`: of the page before. @throws BrokerError invalid_request for a cursor that is none */

@@ -33,7 +33,7 @@ const largestBodyBytes = 64 * 1024;
 
 /** The instances that routes call. */
 export type AppParts = TokenRoutesOptions &
-  Pick<FreshReadOptions, "tokens"> &
+  Pick<FreshReadOptions, "tokens" | "readCounter"> &
   ConnectionRoutesOptions &
   GrantRoutesOptions &
   ClientRoutesOptions &

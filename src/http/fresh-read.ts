@@ -13,7 +13,8 @@ export type FreshRead = (request: IncomingMessage, response: ServerResponse) => 
 export type FreshReadOptions = {
   keys: Pick<KeyService, "known">;
   tokens: Pick<TokenService, "fresh" | "noteFresh" | "issueFresh">;
-  countReadResult: TokenRoutesOptions["countReadResult"];
+  /** What `countReadResult` of the general way counts; each call counts one. */
+  readCounter: (read: Parameters<TokenRoutesOptions["countReadResult"]>[0]) => () => void;
   headers: AnswerHeaders;
   /** True: the general way tells callers to go elsewhere. */
   isClosing: () => boolean;
@@ -26,8 +27,8 @@ type Prepared = {
   /** Of both. */
   bytes: number;
   encoding: "latin1" | "utf8";
-  /** Callers that may have it. Rows and callers are read anew after seconds, and with them this. */
-  allowed: WeakSet<Principal>;
+  /** Callers that may have it, and what counts their reads. Rows and callers are read anew after seconds, and with them this. */
+  allowed: WeakMap<Principal, () => void>;
 };
 
 const path = "/tokens/";
@@ -38,7 +39,7 @@ const scheme = "Bearer ";
  * so nothing is waited for. Everything else, every refusal included, goes the general way (routes/tokens.ts). Both ways send the same bytes:
  * test/integration/fresh-read-bytes.test.ts.
  */
-export function createFreshRead({ keys, tokens, countReadResult, headers, isClosing }: FreshReadOptions): FreshRead {
+export function createFreshRead({ keys, tokens, readCounter, headers, isClosing }: FreshReadOptions): FreshRead {
   const prepared = new WeakMap<FreshToken["found"], Prepared>();
   const sent = [...Object.entries(headers).flat(), "content-type", "application/json; charset=utf-8", "content-length"];
 
@@ -51,15 +52,17 @@ export function createFreshRead({ keys, tokens, countReadResult, headers, isClos
     const fresh = by === null || isClosing() ? null : tokens.fresh(url.slice(path.length));
     if (by === null || fresh === null) return false;
     let answer = prepared.get(fresh.found);
-    if (answer?.allowed.has(by) !== true) {
+    let count = answer?.allowed.get(by);
+    if (answer === undefined || count === undefined) {
       // Before anything is done for this caller: a refusal costs the same whatever is in memory.
       if (!by.abilities.includes("tokens") || !mayUse(by, fresh.found.row)) return false;
       answer ??= prepare(viewToken(tokens.issueFresh(fresh)));
       prepared.set(fresh.found, answer);
-      answer.allowed.add(by);
+      count = readCounter({ by, connection: fresh.found.row.name, result: "ok" });
+      answer.allowed.set(by, count);
     }
     tokens.noteFresh(fresh);
-    countReadResult({ by, connection: fresh.found.row.name, result: "ok" });
+    count();
     const expiresIn = String(fresh.expiresInSeconds);
     response.writeHead(200, [...sent, String(answer.bytes + expiresIn.length)]);
     response.end(answer.head + expiresIn + answer.tail, answer.encoding);
@@ -74,7 +77,7 @@ function prepare(view: ReturnType<typeof viewToken>): Prepared {
   const [before, after] = [`${head}"expires_in":`, `,${tail}`];
   const bytes = Buffer.byteLength(before) + Buffer.byteLength(after);
   const isAscii = bytes === before.length + after.length;
-  return { head: before, tail: after, bytes, encoding: isAscii ? "latin1" : "utf8", allowed: new WeakSet() };
+  return { head: before, tail: after, bytes, encoding: isAscii ? "latin1" : "utf8", allowed: new WeakMap() };
 }
 
 /**

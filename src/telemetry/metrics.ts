@@ -9,11 +9,22 @@ export type Metrics = ReturnType<typeof createMetrics>;
 export function createMetrics() {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  const reads = new Counter({
+  // Plain numbers, since each read counts. The registry takes them when the metrics are scraped.
+  const reads = new Map<string, { count: number }>();
+  const readsWith = (result: string): { count: number } => {
+    const known = reads.get(result) ?? { count: 0 };
+    reads.set(result, known);
+    return known;
+  };
+  void new Counter({
     name: "freshet_token_reads_total",
     help: "Answers of GET /tokens by result: ok, stale (served although its refresh is failing), or the error's code",
     labelNames: ["result"],
     registers: [registry],
+    collect() {
+      this.reset();
+      for (const [result, { count }] of reads) if (count > 0) this.inc({ result }, count);
+    },
   });
   const refreshes = new Counter({
     name: "freshet_refreshes_total",
@@ -89,7 +100,7 @@ export function createMetrics() {
   });
   return {
     registry,
-    reads,
+    readsWith,
     refreshes,
     refreshSeconds,
     lostRotations,

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { Actor } from "../../../src/audit/entries.ts";
 import { createReadCounts, summed } from "../../../src/audit/reads.ts";
+import { seededRandom } from "../../support/seeded-random.ts";
 
 const minute = 60_000;
 const actor = (id: string): Actor => ({ kind: "key", id, name: `name of ${id}` });
@@ -68,4 +69,26 @@ test("what is taken in parts is taken once", () => {
   const parts = [counts.take(10), counts.take(10), counts.take(10)];
   expect(parts.map(({ length }) => length)).toEqual([10, 10, 5]);
   expect(new Set(parts.flat().map(({ connection }) => connection)).size).toBe(25);
+});
+
+test("a counter that is kept counts as one that is looked up, whatever the clock does and whenever counts are taken", () => {
+  const random = seededRandom(1);
+  const [kept, lookedUp] = [createReadCounts(40), createReadCounts(40)];
+  const reads = Array.from({ length: 30 }, (_, each) => read(`caller-${each % 3}`, `c${each}`));
+  const counters = reads.map((each) => kept.counter(each));
+  const taken: (typeof kept)[] = [kept, lookedUp];
+  const all = taken.map(() => [] as ReturnType<typeof kept.take>);
+  let nowMs = 10 * minute;
+  for (let step = 0; step < 3000; step++) {
+    const which = Math.floor(random() * reads.length);
+    counters[which]?.(nowMs);
+    lookedUp.add(reads[which] ?? read("a", "c"), nowMs);
+    if (random() < 0.05) nowMs += Math.floor((random() - 0.3) * minute);
+    if (random() >= 0.02) continue;
+    const limit = Math.ceil(random() * 40);
+    for (const [index, counts] of taken.entries()) all[index]?.push(...counts.take(limit));
+    expect(all[0]).toEqual(all[1]);
+  }
+  for (const [index, counts] of taken.entries()) all[index]?.push(...counts.take(Infinity));
+  expect([all[0], total(all[0] ?? [])]).toEqual([all[1], 3000]);
 });

@@ -37,7 +37,7 @@ function ask(request: Partial<IncomingMessage>, given: Given = {}) {
         return { ...issued, expiresAt: null, expiresInSeconds: 1 } as unknown as IssuedToken;
       },
     },
-    countReadResult: (each) => void counted.push(each.connection),
+    readCounter: (each) => () => void counted.push(each.connection),
     headers: { "x-one": "1" },
     isClosing: () => isClosing,
   });

@@ -137,3 +137,20 @@ describe("permits that stand", () => {
     }
   });
 });
+
+describe("reads", () => {
+  it("are counted by result, and each scrape shows how many there were so far", async () => {
+    const metrics = createMetrics();
+    const ok = metrics.readsWith("ok");
+    ok.count += 1;
+    metrics.readsWith("ok").count += 1;
+    metrics.readsWith("connection_not_found").count += 1;
+    for (const oks of [2, 3]) {
+      expect(await figures(metrics)).toMatchObject({
+        'freshet_token_reads_total{result="ok"}': oks,
+        'freshet_token_reads_total{result="connection_not_found"}': 1,
+      });
+      ok.count += 1;
+    }
+  });
+});
