@@ -315,7 +315,15 @@ export const storeTimes = durations({
   /** How long a row is remembered as busy. */
   busyRowMs: 60_000,
 
-  // Reads from memory while the database is away (src/store/read-cache.ts)
+  // Values in memory (src/store/read-cache.ts)
+
+  /** How long after it was read a value is confirmed, so that readers need not wait for that, and what is due so soon after goes with it. */
+  confirmAfterMs: 2500,
+  confirmTogetherMs: 250,
+  /** A value that nobody has read for so long is confirmed no more. To read it anew costs a hundred times as much as to confirm it. */
+  inUseMs: 60_000,
+
+  // The same while the database is away
 
   /** How often the database is asked whether it answers again. */
   outageRetryMs: 1000,
@@ -463,6 +471,13 @@ type Relation = readonly [smaller: readonly Name[], is: "<" | "<=", larger: read
 const call = "provider.callMs";
 /** Who changes a duration reads here what rests on it. */
 const relations: readonly Relation[] = [
+  // Memory
+  [
+    ["store.confirmAfterMs", "store.confirmTogetherMs"],
+    "<",
+    ["caller.cacheTrustMs"],
+    "a row is confirmed before its trust ends",
+  ],
   // Refresh
   [["refresh.sendWindowMs", call], "<", ["refresh.leaseSeconds"], "a request must end before its permit does"],
   [["provider.connectMs", "provider.headersMs"], "<=", [call], "the whole call has room for its parts"],

@@ -3,9 +3,15 @@ import { DatabaseBusyError, isStorageUnavailable } from "../errors.ts";
 import { storeTimes } from "../time.ts";
 
 type Entry<Value> = {
+  key: string;
   value: Value;
   bytes: number;
+  /** When the query began that read or confirmed it. */
   checkedAtMs: number;
+  /** When a reader last got it. */
+  readAtMs: number;
+  /** When it last came to the end of the line that entries leave when there are too many. */
+  queuedAtMs: number;
   expiredAtMs: number;
   retryAtMs: number;
   hasEnded?: true;
@@ -25,6 +31,15 @@ type Options<Value> = {
   bytesOf?: (value: Value) => number;
   /** False if `next` was read before the known value: answers may arrive out of order. */
   supersedes: (incoming: Value, current: Value) => boolean;
+  /** How values are confirmed before their trust ends. Without it each is read again. */
+  confirming?: Confirming<Value>;
+};
+
+type Confirming<Value> = {
+  /** Whether `changed` can say it of this value. */
+  isPossible: (value: Value) => boolean;
+  /** Those of these values that are not as they were when they were read, by one query. */
+  changed: (values: Value[]) => Promise<ReadonlySet<Value>>;
 };
 
 /** A cache of database values in this process. One query revalidates all values that are stale at the same moment. */
@@ -42,7 +57,12 @@ export type ReadCache<Value> = {
   isSilent(): boolean;
   /** Drops the value, so that it is not handed out any more, even without the database. Later reads get a new query. */
   forget(key: string): void;
+  /** Values are confirmed no more. */
+  stop(): void;
 };
+
+/** An entry that was read since it last came to the end of the line goes there again. So many may do so before one is dropped. */
+const mostSpared = 8;
 
 export function createReadCache<Value>(options: Options<Value>): ReadCache<Value> {
   const { clock, trustMs, outageMs, maxEntries, supersedes, maxBytes = Infinity, bytesOf = () => 0 } = options;
@@ -52,6 +72,11 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
   let bytes = 0;
   const silence = createSilence(clock, async () => void (await load(lastKey)));
   let lastKey = "";
+  const confirmation = createConfirmation<Value>({
+    ...options,
+    isCurrent: (entry) => entries.get(entry.key) === entry,
+    expire: (entry) => expire(entry),
+  });
   const loadBatched = createBatcher(async (keys) => await silence.watch(options.load(keys)));
 
   const drop = (key: string): void => {
@@ -61,22 +86,38 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
   };
 
   const forgetOldest = (): void => {
-    for (const key of entries.keys()) {
+    let spared = 0;
+    for (const [key, entry] of entries) {
       const isTooMuch = entries.size > maxEntries || (bytes > maxBytes && entries.size > 1);
       if (!isTooMuch) return;
-      drop(key);
+      if (entry.readAtMs <= entry.queuedAtMs || spared === mostSpared) {
+        drop(key);
+        continue;
+      }
+      spared += 1;
+      entry.queuedAtMs = monotonicMs();
+      entries.delete(key);
+      entries.set(key, entry);
     }
   };
 
+  const expire = (entry: Entry<Value>): void => {
+    entry.checkedAtMs = Math.min(entry.checkedAtMs, monotonicMs() - trustMs - 1);
+    entry.expiredAtMs = monotonicMs();
+  };
+
   /** Stores the newer of the read and the cached value, and returns it. Trust begins when the query was asked. */
-  const put = (key: string, incoming: Value, askedMs = monotonicMs()): Value => {
+  const put = (key: string, incoming: Value, askedMs = monotonicMs()): Entry<Value> => {
     const current = entries.get(key);
     const isNewer = current === undefined || supersedes(incoming, current.value);
     const isExpired = current !== undefined && askedMs < current.expiredAtMs;
     const fresh = () => ({
+      key,
       value: incoming,
       bytes: bytesOf(incoming),
       checkedAtMs: askedMs,
+      readAtMs: current?.readAtMs ?? -Infinity,
+      queuedAtMs: monotonicMs(),
       expiredAtMs: 0,
       retryAtMs: 0,
     });
@@ -86,13 +127,20 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     entries.set(key, entry);
     bytes += entry.bytes;
     forgetOldest();
+    if (isNewer && !isExpired) confirmation.watch(entry);
+    return entry;
+  };
+
+  /** For a reader. */
+  const handOut = (entry: Entry<Value>): Value => {
+    entry.readAtMs = monotonicMs();
     return entry.value;
   };
 
   const load = async (key: string): Promise<Value | null> => {
     const askedMs = monotonicMs();
     const value = await loadBatched(key);
-    if (value !== undefined) return put(key, value, askedMs);
+    if (value !== undefined) return handOut(put(key, value, askedMs));
     drop(key); // unknown keys are not cached, since anybody can make them up
     return null;
   };
@@ -112,7 +160,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
   const revalidate = async (key: string, entry: Entry<Value>): Promise<Value | null> => {
     const mayOutlive = () => monotonicMs() - entry.checkedAtMs <= outageMs && entry.hasEnded !== true;
     lastKey = key;
-    if (mayOutlive() && silence.isOn()) return entry.value;
+    if (mayOutlive() && silence.isOn()) return handOut(entry);
     try {
       const loaded = loadShared(key).then((value) => ({ value }));
       const answer = mayOutlive() ? await silence.interrupts(loaded) : await loaded;
@@ -131,16 +179,19 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     put: (key, value) => void put(key, value),
     trusted(key) {
       const entry = entries.get(key);
-      return entry !== undefined && monotonicMs() - entry.checkedAtMs <= trustMs ? entry.value : null;
+      if (entry === undefined) return null;
+      const nowMs = monotonicMs();
+      if (nowMs - entry.checkedAtMs > trustMs) return null;
+      entry.readAtMs = nowMs;
+      return entry.value;
     },
     peek: (key) => entries.get(key)?.value ?? null,
     isSilent: () => silence.isOn(),
     expire(key) {
       const entry = entries.get(key);
-      if (entry === undefined) return;
-      entry.checkedAtMs = Math.min(entry.checkedAtMs, monotonicMs() - trustMs - 1);
-      entry.expiredAtMs = monotonicMs();
+      if (entry !== undefined) expire(entry);
     },
+    stop: () => confirmation.stop(),
     forget(key) {
       const entry = entries.get(key);
       if (entry !== undefined) entry.hasEnded = true;
@@ -151,11 +202,78 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
       const entry = entries.get(key);
       if (bypass || entry === undefined) return await (bypass ? load(key) : loadShared(key));
       const ageMs = monotonicMs() - entry.checkedAtMs;
-      if (ageMs <= trustMs || (monotonicMs() < entry.retryAtMs && ageMs <= outageMs)) return entry.value;
+      if (ageMs <= trustMs || (monotonicMs() < entry.retryAtMs && ageMs <= outageMs)) return handOut(entry);
       return await revalidate(key, entry);
     },
   };
 }
+
+/**
+ * Confirms the entries that readers get, before their trust ends: one query asks which of thousands have changed. One that has is read again by
+ * its next reader, and so is everything that was read before a query failed: the database that answers next may be another one.
+ */
+function createConfirmation<Value>({
+  clock,
+  confirming,
+  isCurrent,
+  expire,
+}: Pick<Options<Value>, "clock" | "confirming"> & {
+  isCurrent: (entry: Entry<Value>) => boolean;
+  expire: (entry: Entry<Value>) => void;
+}) {
+  type Group = { dueMs: number; entries: Entry<Value>[] };
+  /** Those that were read or confirmed at about the same time, the oldest first. */
+  const groups: Group[] = [];
+  const stopped = new AbortController();
+  const nowMs = () => clock.monotonicMs();
+  let isRunning = false;
+
+  const watch = (entry: Entry<Value>): void => {
+    if (confirming?.isPossible(entry.value) !== true || stopped.signal.aborted) return;
+    const dueMs = entry.checkedAtMs + storeTimes.confirmAfterMs;
+    const last = groups.at(-1);
+    if (last !== undefined && dueMs < last.dueMs + storeTimes.confirmTogetherMs) last.entries.push(entry);
+    else groups.push({ dueMs, entries: [entry] });
+    if (!isRunning) void run(confirming);
+  };
+
+  const run = async ({ changed }: Confirming<Value>): Promise<void> => {
+    isRunning = true;
+    for (let next = groups[0]; next !== undefined && !stopped.signal.aborted; next = groups[0]) {
+      if (next.dueMs > nowMs()) await clock.sleep(next.dueMs - nowMs(), stopped.signal);
+      const due = groups.findIndex(({ dueMs }) => dueMs > nowMs() + storeTimes.confirmTogetherMs);
+      const entries = groups.splice(0, due === -1 ? groups.length : due).flatMap((group) => group.entries);
+      const inUse = entries.filter((entry) => isCurrent(entry) && nowMs() - entry.readAtMs <= storeTimes.inUseMs);
+      let isAnswered = true;
+      for (let from = 0; from < inUse.length && isAnswered; from += mostConfirmed) {
+        isAnswered = await confirm(inUse.slice(from, from + mostConfirmed), changed);
+      }
+      if (!isAnswered) groups.length = 0;
+    }
+    isRunning = false;
+  };
+
+  /** False: there was no answer. */
+  const confirm = async (entries: Entry<Value>[], changed: Confirming<Value>["changed"]): Promise<boolean> => {
+    const askedMs = nowMs();
+    const answer = await changed(entries.map(({ value }) => value)).catch(() => null);
+    if (answer === null) return false;
+    // What was expired, replaced or dropped meanwhile stays so.
+    const asked = entries.filter((entry) => isCurrent(entry) && askedMs >= entry.expiredAtMs);
+    for (const entry of asked) {
+      if (answer.has(entry.value)) expire(entry);
+      else entry.checkedAtMs = askedMs;
+    }
+    const confirmed = asked.filter((entry) => !answer.has(entry.value));
+    if (confirmed.length > 0) groups.push({ dueMs: askedMs + storeTimes.confirmAfterMs, entries: confirmed });
+    return true;
+  };
+
+  return { watch, stop: () => stopped.abort(null) };
+}
+
+/** How many one query confirms. */
+const mostConfirmed = 2000;
 
 /**
  * Whether the database leaves this cache's queries unanswered. The reader that notices it has to wait; later readers do not wait, until a query

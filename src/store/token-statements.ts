@@ -15,12 +15,34 @@ export type TokenStatements = ReturnType<typeof createTokenStatements>;
 /** A connection and its client, read in one statement. Null: it has no client. */
 export type RowWithClient = { row: TokenRow; client: ClientRow | null };
 
+/** A row and its version: a text that changes whenever anything changes that the row was read from. */
+export type RowAsOf = { row: TokenRow; asOf: string };
+
+/**
+ * The transactions that wrote the row, its client's and its connection's: `tokenColumns` reads all three. Postgres gives each transaction another
+ * number until four billion have passed, and keeps it with the row when it freezes it.
+ */
+const asOf = Sql.sql`concat_ws(' ', c.xmin, (SELECT k.xmin FROM clients k WHERE k.id = c.client_ref),
+  (SELECT p.xmin FROM connections p WHERE p.id = c.parent_id))`;
+
 export function createTokenStatements(database: Pick<Database, "prisma" | "commits">) {
   const { prisma } = database;
   return {
     /** Rows of these names; names without a connection are left out. */
-    async readByName(names: readonly string[]): Promise<TokenRow[]> {
-      return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.name = ANY(${names}::text[])`;
+    async readByName(names: readonly string[]): Promise<RowAsOf[]> {
+      const rows = await prisma.$queryRaw<(TokenRow & { asOf: string })[]>`
+        SELECT ${tokenColumns}, ${asOf} AS "asOf" FROM connections c WHERE c.name = ANY(${names}::text[])`;
+      return rows.map(({ asOf: version, ...row }) => ({ row, asOf: version }));
+    },
+
+    /** The ids of those of these rows that are gone, or of another version. */
+    async changedSince(known: readonly { id: string; asOf: string }[]): Promise<string[]> {
+      // Two long texts cost less on the way than two lists of thousands.
+      const [ids, versions] = [known.map(({ id }) => id).join(), known.map((each) => each.asOf).join()];
+      const rows = await prisma.$queryRaw<{ id: string }[]>`
+        SELECT w.id FROM unnest(string_to_array(${ids}, ','), string_to_array(${versions}, ',')) AS w (id, as_of)
+        WHERE NOT EXISTS (SELECT 1 FROM connections c WHERE c.id = w.id::uuid AND ${asOf} = w.as_of)`;
+      return rows.map(({ id }) => id);
     },
 
     /** Whether there is a connection of this name that carries each of these labels. */

@@ -17,6 +17,8 @@ export type KnownConnection = {
   unreadable: UnreadableSecretError | null;
   /** A sequence number: the order in which this cache asks Postgres and learns of ends. */
   askedAt: number;
+  /** Which version of the row it is; null: a statement that changed it returned it, and did not say. */
+  asOf: string | null;
 };
 
 export type TokenCache = {
@@ -41,10 +43,12 @@ export type TokenCache = {
   end(connectionId: string, atMs: number): void;
   /** Whether the connection was disabled or deleted after this was read. */
   hasEnded(found: KnownConnection): boolean;
+  /** From here on nothing is confirmed, so each row is read again when its trust ends. */
+  stop(): void;
 };
 
 type Options = {
-  rows: Pick<TokenStatements, "readByName">;
+  rows: Pick<TokenStatements, "readByName" | "changedSince">;
   vault: TokenVault;
   clock: Clock;
   databaseClock: DatabaseClock;
@@ -79,7 +83,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     Math.max(endedAt.get(id) ?? -Infinity, endedAt.get(parentId ?? "") ?? -Infinity);
   const hasEnded: TokenCache["hasEnded"] = ({ row, askedAt }) => endOf(row) >= askedAt;
 
-  const openRow = (row: TokenRow, askedAt: number): KnownConnection => {
+  const openRow = (row: TokenRow, { askedAt, asOf }: Pick<KnownConnection, "askedAt" | "asOf">): KnownConnection => {
     note(row);
     try {
       vault.connections.check(row);
@@ -89,11 +93,12 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
         accessToken: accessToken !== null && isUsable(accessToken) ? accessToken : null,
         unreadable: null,
         askedAt,
+        asOf,
       };
     } catch (error) {
       if (!(error instanceof UnreadableSecretError)) throw error;
       alarms.unreadable(error.of(row.name));
-      return { row, accessToken: null, unreadable: error, askedAt };
+      return { row, accessToken: null, unreadable: error, askedAt, asOf };
     }
   };
 
@@ -102,8 +107,16 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
       const asked = databaseClock.ask();
       const askedAt = ++turn;
       const found = await rows.readByName(names);
-      if (found[0] !== undefined) databaseClock.observe(found[0].now, asked);
-      return new Map(found.map((row) => [row.name, openRow(row, askedAt)]));
+      if (found[0] !== undefined) databaseClock.observe(found[0].row.now, asked);
+      return new Map(found.map(({ row, asOf }) => [row.name, openRow(row, { askedAt, asOf })]));
+    },
+    confirming: {
+      isPossible: ({ asOf }) => asOf !== null,
+      changed: async (asked) => {
+        const versions = asked.map(({ row, asOf }) => ({ id: row.id, asOf: asOf ?? "" }));
+        const ids = new Set(await rows.changedSince(versions));
+        return new Set(asked.filter(({ row }) => ids.has(row.id)));
+      },
     },
     clock,
     trustMs: callerTimes.cacheTrustMs,
@@ -143,7 +156,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     expire: (name) => cache.expire(name),
     isSilent: () => cache.isSilent(),
     learn(row) {
-      const connection = openRow(row, ++turn);
+      const connection = openRow(row, { askedAt: ++turn, asOf: null });
       // A statement from before the end may return late. Rows from later queries take precedence.
       if (endOf(row) === -Infinity || isThere(row)) cache.put(row.name, connection);
       return connection;
@@ -155,6 +168,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
       for (const id of familyOf(connectionId)) if (knownOf(id).name !== "") cache.expire(knownOf(id).name);
     },
     hasEnded,
+    stop: () => cache.stop(),
     end(connectionId, atMs) {
       const family = familyOf(connectionId).map((id) => ({ id, entry: cache.peek(knownOf(id).name)?.row }));
       const own = family.filter(({ id, entry }) => entry?.id === id);

@@ -150,6 +150,7 @@ export function createTokenCore(parts: TokenCoreParts) {
     drain() {
       lifecycle.isDraining = true;
       sweeper.stop();
+      cache.stop();
       void sweeper.markInUse();
     },
     /** Resolves when no refresh runs here any more and every answer is stored. */

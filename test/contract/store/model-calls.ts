@@ -334,6 +334,7 @@ export class ModelCalls {
     const attemptId = stored.length > 0 && this.#dice.chance(0.7) ? this.#dice.pick(stored) : this.newId();
     return this.#dice.pick<StoreCall>([
       { name: "readByName", given: [["c1", "c2", "nobody"]] },
+      { name: "changedSince", given: [[{ id: this.newId(), asOf: "1" }]] },
       { name: "hasLabels", given: [row.name, {}] },
       { name: "readByIds", given: [[row.id, this.newId()]] },
       { name: "readById", given: [this.#dice.pick([row.id, this.newId()])] },

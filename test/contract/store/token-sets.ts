@@ -499,9 +499,53 @@ export function tokenSets(stage: () => StoreStage): void {
     it("rows are read by name, and names without a connection are left out", async () => {
       const [one, other] = [await stage().connect(), await stage().connect()];
       const rows = await stage().rows.readByName([one.name, "nobody", other.name]);
-      expect(rows.map(({ name }) => name).sort()).toEqual([one.name, other.name].sort());
+      expect(rows.map(({ row }) => row.name).sort()).toEqual([one.name, other.name].sort());
       expect(await stage().rows.readByName([])).toEqual([]);
       expect(await stage().rows.readById(randomUUID())).toBeNull();
+    });
+
+    it("a row counts as changed after whatever was written that it is read from, and after nothing else", async () => {
+      const client = await stage().clients.insert({
+        id: randomUUID(),
+        name: `app-${randomUUID()}`,
+        provider: "own",
+        clientId: "app",
+        scopes: [],
+        patterns: ["*"],
+        inputs: {},
+        ownRedirectUri: false,
+        secretRevision: 0,
+        secret: sealedBytes(),
+      });
+      const own = await stage().connect({ client });
+      const further = await stage().connect({ name: `${own.name}#page` });
+      await stage().set(further.id, `parent_id = '${own.id}', chain = 'page'`);
+      const names = [own.name, further.name];
+      const nameOf = new Map([own, further].map(({ id, name }) => [id, name]));
+      const changedBy = async (sql: string) => {
+        const known = (await stage().rows.readByName(names)).map(({ row, asOf }) => ({ id: row.id, asOf }));
+        await stage().query(sql);
+        return (await stage().rows.changedSince(known)).map((id) => nameOf.get(id) ?? "").sort();
+      };
+      const update = (set: string, id = own.id) =>
+        `UPDATE connections SET ${set} WHERE id = '${id}' RETURNING 1 AS done`;
+      expect(await changedBy("SELECT 1 AS done")).toEqual([]);
+      expect(await changedBy(`SELECT 1 AS done FROM connections WHERE id = '${own.id}' FOR UPDATE`)).toEqual([]);
+      for (const set of [
+        "status = 'disabled'",
+        "generation = 9",
+        'labels = \'{"a": "b"}\'',
+        "mac = 'x'",
+        "in_use = NOT in_use",
+      ]) {
+        expect(await changedBy(update(set)), set).toEqual(names);
+      }
+      expect(await changedBy(update("mac = mac", further.id))).toEqual([further.name]);
+      expect(
+        await changedBy(`UPDATE clients SET inputs = '{"a": "b"}' WHERE id = '${client.id}' RETURNING 1 AS done`),
+      ).toEqual([own.name]);
+      expect(await changedBy(`DELETE FROM connections WHERE id = '${own.id}' RETURNING 1 AS done`)).toEqual(names);
+      expect(await stage().rows.changedSince([])).toEqual([]);
     });
 
     it("a connection that has never been granted anything has no scopes, not none that are known", async () => {

@@ -9,7 +9,7 @@ import type { Sync } from "./sync.ts";
 
 type Reads = Pick<
   ReturnType<typeof createTokenStatements>,
-  "readByName" | "hasLabels" | "readByIds" | "readById" | "readWithClient"
+  "readByName" | "changedSince" | "hasLabels" | "readByIds" | "readById" | "readWithClient"
 >;
 
 const abandonedClaimSeconds = 10;
@@ -17,8 +17,19 @@ const keepDeletedMs = 24 * 3_600_000;
 
 export function readStatements(tables: SimTables): Sync<Reads> {
   const view = (row: SimRow) => viewOf(row, tables.nowMs());
+  const versionOf = ({ id, parentId }: SimRow) => `${tables.changesOf(id)} ${tables.changesOf(parentId ?? "")}`;
   return {
-    readByName: (names) => [...tables.rows.values()].filter(({ name }) => names.includes(name)).map(view),
+    readByName: (names) =>
+      [...tables.rows.values()]
+        .filter(({ name }) => names.includes(name))
+        .map((row) => ({ row: view(row), asOf: versionOf(row) })),
+    changedSince: (known) =>
+      known
+        .filter(({ id, asOf }) => {
+          const row = tables.rows.get(id);
+          return row === undefined || versionOf(row) !== asOf;
+        })
+        .map(({ id }) => id),
     hasLabels: (name, labels) =>
       [...tables.rows.values()].some((row) => row.name === name && carries(row.labels, labels)),
     readByIds: (ids) => [...tables.rows.values()].filter(({ id }) => ids.includes(id)).map(view),

@@ -33,6 +33,7 @@ type Options = { scheduler: Scheduler; moments: Moments; database: SimDatabase; 
 
 const reading = new Set([
   "readByName",
+  "changedSince",
   "hasLabels",
   "readByIds",
   "readById",

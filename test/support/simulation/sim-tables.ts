@@ -20,6 +20,7 @@ export class SimTables {
   readonly watchers: RowWatcher[] = [];
   readonly candidateWatchers: ((candidate: Candidate) => void)[] = [];
   readonly nowMs: () => number;
+  readonly #changes = new Map<string, number>();
 
   constructor(nowMs: () => number) {
     this.nowMs = nowMs;
@@ -29,8 +30,14 @@ export class SimTables {
     return new Date(this.nowMs());
   }
 
+  /** How often a row was written. */
+  changesOf(id: string): number {
+    return this.#changes.get(id) ?? 0;
+  }
+
   put(before: SimRow | null, row: SimRow): TokenRow {
     this.rows.set(row.id, row);
+    this.#changes.set(row.id, this.changesOf(row.id) + 1);
     for (const watch of this.watchers) watch(before, row);
     return viewOf(row, this.nowMs());
   }

@@ -23,7 +23,7 @@ type Given = { by?: Principal; name?: string; labels?: Record<string, string>; i
 /** What is sent for one request, if it takes the short way, and what is counted. */
 function ask(request: Partial<IncomingMessage>, given: Given = {}) {
   const { by = caller, name = row.name, labels = row.labels, isClosing = false } = given;
-  const found = { row: { ...row, name, labels }, accessToken: "☃", unreadable: null, askedAt: 0 };
+  const found = { row: { ...row, name, labels }, accessToken: "☃", unreadable: null, askedAt: 0, asOf: null };
   const sent: unknown[] = [];
   const counted: unknown[] = [];
   const done: string[] = [];

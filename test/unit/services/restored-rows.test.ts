@@ -36,7 +36,7 @@ function recovering(rows: TokenRow[]) {
     },
     nowMs: () => 7,
     vault,
-    cache: { learn: () => ({ row: tokenRow(), accessToken: null, unreadable: null, askedAt: 0 }) },
+    cache: { learn: () => ({ row: tokenRow(), accessToken: null, unreadable: null, askedAt: 0, asOf: null }) },
   });
   return { service, released };
 }

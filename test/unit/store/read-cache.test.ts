@@ -9,9 +9,10 @@ const gone = new BrokerError("storage_unavailable", "gone");
 const turn = () => new Promise((resolve) => void setImmediate(resolve));
 
 /** A cache on a table in memory. A test can delay the table's answers, or make the table unreachable. */
-function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000 } = {}) {
+function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000, confirms = false } = {}) {
   const table = new Map<string, number>();
   const queries: string[][] = [];
+  const confirmations: string[][] = [];
   const state: {
     nowMs: number;
     failure: Error | null;
@@ -52,8 +53,20 @@ function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000 } = {
     maxBytes,
     bytesOf: ({ at }) => at,
     supersedes: (incoming, current) => incoming.at >= current.at,
+    ...(confirms && {
+      confirming: {
+        isPossible: ({ name }) => name !== "never",
+        changed: async (values) => {
+          confirmations.push(values.map(({ name }) => name));
+          const changed = values.filter(({ name, at }) => table.get(name) !== at);
+          await state.gate;
+          if (state.failure !== null) throw state.failure;
+          return new Set(changed);
+        },
+      },
+    }),
   });
-  return { cache, table, queries, state, pass };
+  return { cache, table, queries, confirmations, state, pass };
 }
 
 describe("a read cache", () => {
@@ -338,5 +351,139 @@ describe("a read cache", () => {
     expect((await late)?.at).toBe(1);
     expect((await cache.read("a"))?.at).toBe(2);
     expect(queries).toHaveLength(3);
+  });
+});
+
+describe("a read cache that confirms what is in use", () => {
+  it("confirms by one query what was read, before its trust ends, and no reader waits", async () => {
+    const { cache, table, queries, confirmations, state, pass } = cached({ confirms: true });
+    for (const name of ["a", "b", "never"]) table.set(name, 1);
+    await Promise.all(["a", "b", "never"].map((name) => cache.read(name)));
+    await pass(2500);
+    expect(confirmations).toEqual([["a", "b"]]);
+    state.nowMs = 6500;
+    expect([cache.trusted("a")?.at, cache.trusted("b")?.at, cache.trusted("never")]).toEqual([1, 1, null]);
+    state.nowMs = 6501;
+    expect(cache.trusted("a")).toBeNull();
+    expect(queries).toHaveLength(1);
+  });
+
+  it("what has changed, or is gone, is read again by its next reader", async () => {
+    const { cache, table, pass } = cached({ confirms: true });
+    for (const name of ["a", "b", "c"]) table.set(name, 1);
+    await Promise.all(["a", "b", "c"].map((name) => cache.read(name)));
+    table.set("a", 2);
+    table.delete("b");
+    await pass(2500);
+    expect([cache.trusted("a"), cache.trusted("b"), cache.trusted("c")?.at]).toEqual([null, null, 1]);
+    expect([(await cache.read("a"))?.at, await cache.read("b")]).toEqual([2, null]);
+    await pass(2500);
+    expect(cache.trusted("a")?.at).toBe(2);
+  });
+
+  it("trust counts from the asking", async () => {
+    const { cache, table, state, pass } = cached({ confirms: true });
+    table.set("a", 1);
+    await cache.read("a");
+    const gate = Promise.withResolvers<void>();
+    state.gate = gate.promise;
+    await pass(2500);
+    await pass(1400);
+    gate.resolve();
+    await turn();
+    await turn();
+    state.nowMs = 6500;
+    expect(cache.trusted("a")?.at).toBe(1);
+    state.nowMs = 6501;
+    expect(cache.trusted("a")).toBeNull();
+  });
+
+  it.each(["expire", "forget"] as const)("an answer that was on its way at `%s` confirms nothing", async (act) => {
+    const { cache, table, queries, state, pass } = cached({ confirms: true });
+    table.set("a", 1);
+    await cache.read("a");
+    const gate = Promise.withResolvers<void>();
+    state.gate = gate.promise;
+    await pass(2500);
+    state.nowMs = 2600;
+    cache[act]("a");
+    gate.resolve();
+    await turn();
+    await turn();
+    expect(cache.trusted("a")).toBeNull();
+    await cache.read("a");
+    expect(queries).toHaveLength(2);
+  });
+
+  it("after an answer that did not come nothing is confirmed that was read before it", async () => {
+    const { cache, table, confirmations, state, pass } = cached({ confirms: true });
+    const names = Array.from({ length: 3000 }, (_none, index) => `k${index}`);
+    for (const name of names) table.set(name, 1);
+    const many = cached({ confirms: true, maxEntries: 10_000 });
+    for (const name of names) many.table.set(name, 1);
+    await Promise.all(names.map((name) => many.cache.read(name)));
+    many.state.failure = gone;
+    await many.pass(2500);
+    expect(many.confirmations).toHaveLength(1);
+
+    await cache.read("k0");
+    state.failure = gone;
+    await pass(2500);
+    state.failure = null;
+    await cache.read("k1");
+    await pass(2500);
+    expect(confirmations).toEqual([["k0"], ["k1"]]);
+    expect([cache.trusted("k0"), cache.trusted("k1")?.at]).toEqual([null, 1]);
+  });
+
+  it("what nobody has read for a minute is confirmed no more, and what is read again is", async () => {
+    const { cache, table, confirmations, pass } = cached({ confirms: true });
+    table.set("a", 1);
+    await cache.read("a");
+    for (let round = 0; round < 40; round++) await pass(2500);
+    expect(confirmations).toHaveLength(24);
+    expect(cache.trusted("a")).toBeNull();
+    await cache.read("a");
+    await pass(2500);
+    expect(confirmations).toHaveLength(25);
+    cache.stop();
+    await pass(2500);
+    await cache.read("a");
+    await pass(2500);
+    expect(confirmations).toHaveLength(25);
+  });
+
+  it("five thousand values are confirmed by three queries", async () => {
+    const { cache, table, queries, confirmations, pass } = cached({ confirms: true, maxEntries: 10_000 });
+    const names = Array.from({ length: 5000 }, (_none, index) => `k${index}`);
+    for (const name of names) table.set(name, 1);
+    await Promise.all(names.map((name) => cache.read(name)));
+    await pass(2500);
+    await turn();
+    await turn();
+    expect(confirmations.map((each) => each.length)).toEqual([2000, 2000, 1000]);
+    expect(queries).toHaveLength(1);
+  });
+
+  it("at its limit a value that was read since goes later than one that was not", async () => {
+    const { cache, table, state } = cached({ maxEntries: 2 });
+    for (const name of ["a", "b", "c"]) table.set(name, 1);
+    await cache.read("a");
+    await cache.read("b");
+    state.nowMs = 10;
+    cache.trusted("a");
+    await cache.read("c");
+    expect([cache.peek("a")?.at, cache.peek("b"), cache.peek("c")?.at]).toEqual([1, null, 1]);
+  });
+
+  it("at its limit something goes, even if everything was read since", async () => {
+    const { cache, table, state } = cached({ maxEntries: 20 });
+    const names = Array.from({ length: 21 }, (_none, index) => `k${index}`);
+    for (const name of names) table.set(name, 1);
+    for (const name of names.slice(0, 20)) await cache.read(name);
+    state.nowMs = 10;
+    for (const name of names.slice(0, 20)) cache.trusted(name);
+    await cache.read("k20");
+    expect(names.filter((name) => cache.peek(name) === null)).toEqual(["k8"]);
   });
 });

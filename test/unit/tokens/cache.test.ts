@@ -31,7 +31,7 @@ function caching() {
       if (state.isGone) throw new BrokerError("storage_unavailable", "gone");
       const found = state.table.filter(({ name }) => names.includes(name));
       if (state.delay !== null) await state.delay;
-      return found;
+      return found.map((each) => ({ row: each, asOf: null }));
     },
   } as unknown as TokenStatements;
   const databaseClock = createDatabaseClock(clock);

@@ -228,7 +228,13 @@ test("until a row's token is said to be fresh, judging it finds the same, with n
     fc.property(row, seconds, fc.integer({ min: 0, max: 60 }), ({ lifeSeconds, aheadFraction }, age, minAgeSeconds) => {
       const rules = { aheadFraction, minAgeSeconds, oldAccessTokenDies: false } as RefreshRules;
       const expiresAt = lifeSeconds === null ? null : inSeconds(lifeSeconds);
-      const found = { row: tokenRow({ issuedAt: now, expiresAt }), accessToken: "a", unreadable: null, askedAt: 0 };
+      const found = {
+        row: tokenRow({ issuedAt: now, expiresAt }),
+        accessToken: "a",
+        unreadable: null,
+        askedAt: 0,
+        asOf: null,
+      };
       const untilMs = freshUntilMs(found, rules);
       const lifetime = { issuedAtMs: now.getTime(), expiresAtMs: expiresAt?.getTime() ?? null };
       const nowMs = inSeconds(age).getTime();
@@ -261,6 +267,7 @@ test.each<[string, Partial<KnownConnection>]>([
     accessToken: "a",
     unreadable: null,
     askedAt: 0,
+    asOf: null,
   };
   expect(freshUntilMs(found, undefined)).toBeGreaterThan(now.getTime());
   expect(freshUntilMs({ ...found, ...changes }, undefined)).toBe(-Infinity);
