@@ -2,6 +2,7 @@ import { writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
 import { accounting } from "./cases/accounting.ts";
+import { coldRead } from "./cases/cold-read.ts";
 import { herd } from "./cases/herd.ts";
 import { hotRead } from "./cases/hot-read.ts";
 import { type BenchCase, format, hasWrk, summarise } from "./harness.ts";
@@ -11,7 +12,7 @@ import { stopServices } from "./services.ts";
  * `npm run bench`: each case against its yardstick in the same run, in turn; what counts is the median of the ratios. docs/performance.md says what
  * is measured and how. `-- --case hot-read` runs one, `--pairs N` and `--seconds N` make it longer or shorter, `--json FILE` writes the figures.
  */
-const cases: readonly BenchCase[] = [hotRead, herd, accounting];
+const cases: readonly BenchCase[] = [hotRead, coldRead, herd, accounting];
 
 const { values } = parseArgs({
   options: {

@@ -1,31 +1,6 @@
-import { request } from "undici";
-import { type BrokerProcess, startBroker } from "../../test/support/broker-process.ts";
-import {
-  type BenchCase,
-  format,
-  generateAt,
-  inTurn,
-  type Measured,
-  pinServer,
-  startYardstick,
-  summarise,
-} from "../harness.ts";
-
-/** A key with 100 patterns, of which the last covers the connection. */
-async function benchKey(broker: BrokerProcess, connection: string): Promise<string> {
-  const patterns = Array.from({ length: 99 }, (_, index) => `team-${index}-*-orders`);
-  return await broker.api.createKey({ name: "bench", abilities: ["tokens"], connections: [...patterns, connection] });
-}
-
-/** What the broker sends for a fresh read, for a yardstick that sends the same. */
-async function answerOf(url: string, key: string): Promise<string> {
-  const answer = await request(url, { headers: { authorization: `Bearer ${key}` } });
-  const body = await answer.body.text();
-  if (answer.statusCode !== 200) throw new Error(`${url}: ${answer.statusCode} ${body}`);
-  const byNode = new Set(["date", "connection", "keep-alive", "content-length"]);
-  const headers = Object.entries(answer.headers).filter(([name]) => !byNode.has(name));
-  return JSON.stringify({ body, headers: Object.fromEntries(headers) });
-}
+import { startBroker } from "../../test/support/broker-process.ts";
+import { type BenchCase, generateAt, inTurn, type Measured, pinServer, startYardstick } from "../harness.ts";
+import { answerOf, benchKey, noteOfCpu } from "../reads.ts";
 
 export const hotRead: BenchCase = {
   name: "hot-read",
@@ -53,8 +28,6 @@ export const hotRead: BenchCase = {
       ours: async () => await side("ours", broker.pid, url),
       yardstick: async () => await side("yardstick", bare.pid, `${bare.url}/tokens/bench`),
     });
-    const { ratio, ours, yardstick } = summarise(hotRead, byCpu);
-    const note = `for each second of the server's CPU: ratio ${ratio.toFixed(2)}; ${format(ours)} / ${format(yardstick)} reads`;
-    return { ...measured, notes: [note] };
+    return { ...measured, notes: [noteOfCpu(hotRead, byCpu)] };
   },
 };

@@ -5,7 +5,7 @@ import { createKeyring } from "../../src/vault/keyring.ts";
 import { createTokenVault, type TokenVault } from "../../src/vault/vault.ts";
 
 /** What differs from one connection to the next. Times are seconds from now, by Postgres's clock; null or left out: it has none. */
-export type FilledConnection = {
+type FilledConnection = {
   name: string;
   accessToken: string;
   refreshToken?: string | undefined;
