@@ -20,7 +20,7 @@ export const wrongKeysPerMinute = 10;
 export type RequireAbility = (scope: FastifyInstance, ability: Ability) => void;
 
 type AuthenticationParts = {
-  keys: Pick<KeyService, "authenticate">;
+  keys: Pick<KeyService, "authenticate" | "known">;
   workloads: Pick<WorkloadService, "authenticate">;
   wrongKeys: MinuteLimit;
   onRefused: () => void;
@@ -54,6 +54,8 @@ async function authenticate(
     if (bearer === undefined) {
       throw new BrokerError("unauthenticated", "Send a key of this broker: Authorization: Bearer <key>.");
     }
+    const known = keys.known(bearer);
+    if (known !== null) return known;
     if (looksLikeJwt(bearer)) return await workloads.authenticate(bearer);
     return await keys.authenticate(bearer, { sparing: wrongKeys.isSpent(networkOf(request.ip)) });
   } catch (error) {

@@ -77,7 +77,10 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     isCurrent: (entry) => entries.get(entry.key) === entry,
     expire: (entry) => expire(entry),
   });
-  const loadBatched = createBatcher(async (keys) => await silence.watch(options.load(keys)));
+  const loadBatched = createBatcher({
+    load: async (keys) => await silence.watch(options.load(keys)),
+    outwait: async (query) => await silence.outwait(query),
+  });
 
   const drop = (key: string): void => {
     const entry = entries.get(key);
@@ -324,6 +327,10 @@ function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">, ask: () => P
         throw error;
       }
     },
+    /** Waits until a query is answered, or the database has fallen silent: then it may be this query alone that hangs. */
+    async outwait(query: Promise<unknown>): Promise<void> {
+      if (!isOn) await this.interrupts(query.then(isAnswered, isAnswered));
+    },
     /** Null if the database falls silent before `work` is done. */
     async interrupts<Answer>(work: Promise<Answer>): Promise<Answer | null> {
       const { promise: silence, resolve } = Promise.withResolvers<null>();
@@ -341,10 +348,22 @@ function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">, ask: () => P
 const isAnswered = () => true;
 const ignore = () => undefined;
 
-/** Collects the keys that are asked for in one turn of the event loop into one query. */
-function createBatcher<Value>(load: (keys: string[]) => Promise<Map<string, Value>>) {
+/**
+ * Collects the keys that are asked for in one turn of the event loop into one query. Who asks for a key that a query is reading needs a later
+ * answer: all that do so wait for that query and share the next, so that a crowd costs few queries.
+ */
+function createBatcher<Value>({
+  load,
+  outwait,
+}: {
+  load: (keys: string[]) => Promise<Map<string, Value>>;
+  outwait: (query: Promise<unknown>) => Promise<void>;
+}) {
   let batch: { keys: Set<string>; result: Promise<Map<string, Value>> } | null = null;
+  const underWay = new Map<string, Promise<unknown>>();
   return async (key: string): Promise<Value | undefined> => {
+    const current = underWay.get(key);
+    if (current !== undefined) await outwait(current);
     batch ??= openBatch();
     batch.keys.add(key);
     return (await batch.result).get(key);
@@ -354,7 +373,13 @@ function createBatcher<Value>(load: (keys: string[]) => Promise<Map<string, Valu
     const keys = new Set<string>();
     const result = new Promise<void>((resolve) => void setImmediate(resolve)).then(async () => {
       batch = null; // later readers get the next query
-      return await load([...keys]);
+      const query = load([...keys]);
+      for (const key of keys) underWay.set(key, query);
+      try {
+        return await query;
+      } finally {
+        for (const key of keys) if (underWay.get(key) === query) underWay.delete(key);
+      }
     });
     return { keys, result };
   }

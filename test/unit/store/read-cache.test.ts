@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { BrokerError, DatabaseBusyError } from "../../../src/errors.ts";
 import { createReadCache } from "../../../src/store/read-cache.ts";
+import { storeTimes } from "../../../src/time.ts";
 
 type Value = { name: string; at: number };
 const gone = new BrokerError("storage_unavailable", "gone");
@@ -119,6 +120,38 @@ describe("a read cache", () => {
     expect([(await first)?.at, (await bypassing)?.at]).toEqual([1, 2]);
     expect((await shared)?.at).toBe(1);
     expect(queries).toEqual([["a"], ["a"]]);
+  });
+
+  it("a crowd that comes turn by turn while its key is being read costs one more query, which is asked after all have come", async () => {
+    const { cache, table, queries, state } = cached();
+    table.set("a", 1);
+    const gate = Promise.withResolvers<void>();
+    state.gate = gate.promise;
+    const crowd = [cache.read("a", { bypass: true })];
+    for (let count = 0; count < 20; count++) {
+      await turn();
+      table.set("a", count + 2);
+      crowd.push(cache.read("a", { bypass: true }));
+    }
+    await turn();
+    expect(queries).toEqual([["a"]]);
+    gate.resolve();
+    expect((await Promise.all(crowd)).map((value) => value?.at)).toEqual([1, ...Array.from({ length: 20 }, () => 21)]);
+    expect(queries).toEqual([["a"], ["a"]]);
+  });
+
+  it("who comes while a key is being read does not wait for a query that hangs", async () => {
+    const { cache, table, queries, state, pass } = cached();
+    table.set("a", 1);
+    state.gate = Promise.withResolvers<void>().promise;
+    void cache.read("a", { bypass: true });
+    await turn();
+    const second = cache.read("a", { bypass: true });
+    await turn();
+    expect(queries).toHaveLength(1);
+    state.gate = null;
+    await pass(storeTimes.readPatienceMs);
+    expect([(await second)?.at, queries.length]).toEqual([1, 2]);
   });
 
   it("an answer that was overtaken by a newer one does not come back", async () => {
