@@ -1,7 +1,16 @@
 import { StartupError, whyUnreachable } from "../errors.ts";
 
 type DriverCause = { originalCode?: string; code?: string; kind?: string };
-type PrismaError = Error & { code?: string; meta?: { driverAdapterError?: { cause?: DriverCause } } };
+type PrismaError = Error & {
+  code?: string;
+  severity?: string;
+  meta?: { driverAdapterError?: { cause?: DriverCause } };
+};
+
+/** What the server said, by Prisma's client, or by the driver itself, whose errors of the server have a severity. */
+const causeIn = ({ code, severity, meta }: PrismaError): DriverCause | undefined =>
+  meta?.driverAdapterError?.cause ??
+  (code !== undefined && severity !== undefined ? { originalCode: code } : undefined);
 
 /**
  * SQLSTATEs of a server that accepts no work, or no writes, for any row: connection, resources, operator, log-in, read-only, and a
@@ -40,8 +49,8 @@ export type Failing = { kind: "away" | "faulty" } | { kind: "busy"; state: strin
 export function failingOf(error: unknown): Failing {
   if (!(error instanceof Error)) return { kind: "faulty" };
   if (error instanceof PoolBusyError) return { kind: "busy", state: "no connection of the pool became free" };
-  const { code = "", meta, name } = error as PrismaError;
-  const cause = meta?.driverAdapterError?.cause;
+  const { code = "", name } = error as PrismaError;
+  const cause = causeIn(error);
   if (busyPrismaCodes.has(code)) return { kind: "busy", state: cause?.originalCode ?? code };
   if (awayPrismaCodes.has(code) || awayKinds.has(cause?.kind ?? "")) return { kind: "away" };
   const state = cause?.originalCode ?? cause?.code;
@@ -58,8 +67,7 @@ export function failingOf(error: unknown): Failing {
 /** True if a row with the same unique value exists already. */
 export function isUniqueViolation(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
-  const { code, meta } = error as PrismaError;
-  return code === "P2002" || meta?.driverAdapterError?.cause?.originalCode === "23505";
+  return (error as PrismaError).code === "P2002" || causeIn(error)?.originalCode === "23505";
 }
 
 /** What a server says by its SQLSTATE, and what to do. */
@@ -92,6 +100,12 @@ const sayings: readonly [said: RegExp, cause: string][] = [
   [/startup parameter/, "a pooler there takes no session options: leave `options` out of the URL"],
 ];
 
+/** True when a session cannot run what it has prepared: somebody has changed a table, or told the session to forget it. */
+export function isStalePlan(error: unknown): boolean {
+  const state = error instanceof Error ? causeIn(error)?.originalCode : undefined;
+  return state === "0A000" || state === "26000";
+}
+
 /** The form that Prisma's adapter gives to errors without a code. */
 const kinds: Readonly<Record<string, string>> = {
   DatabaseNotReachable: "nothing answers at its host and port; start it there",
@@ -104,8 +118,8 @@ const kinds: Readonly<Record<string, string>> = {
 /** True when the row itself, or one that it refers to, was deleted meanwhile. */
 export function isGone(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
-  const { code, meta } = error as PrismaError;
-  return code === "P2025" || code === "P2003" || meta?.driverAdapterError?.cause?.originalCode === "23503";
+  const { code } = error as PrismaError;
+  return code === "P2025" || code === "P2003" || causeIn(error)?.originalCode === "23503";
 }
 
 /** One line for the operator. It contains no part of the URL: if the URL is mistyped, its password may stand in place of the host. */
@@ -126,9 +140,9 @@ export function refused(error: unknown, variable: "DATABASE_URL" | "DATABASE_MIG
   return new StartupError(`${variable} must lead to a Postgres that takes this broker in: ${causeOf(error)}`);
 }
 
-/** The same of a statement that found the database away (`failingOf`), whose errors are Prisma's and say little. */
+/** The same of a statement that found the database away (`failingOf`). Prisma's errors say little. */
 export function whyAway(error: unknown): string {
-  const cause = (error as PrismaError | undefined)?.meta?.driverAdapterError?.cause;
+  const cause = error instanceof Error ? causeIn(error) : undefined;
   const known = causes[cause?.originalCode ?? cause?.code ?? ""] ?? kinds[cause?.kind ?? ""];
   if (known !== undefined) return known;
   const unreachable = whyUnreachable(error ?? {});

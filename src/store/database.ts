@@ -1,11 +1,12 @@
 import { callbackify } from "node:util";
 import { PrismaPg } from "@prisma/adapter-pg";
-import { Pool, type PoolClient, type PoolConfig, type QueryConfig, type QueryResult } from "pg";
+import { Pool, type PoolClient, type PoolConfig, type QueryConfig, type QueryResult, types } from "pg";
 import { createGate, type Gate } from "../concurrency.ts";
 import { BrokerError, DatabaseBusyError, StartupError } from "../errors.ts";
 import { PrismaClient } from "../generated/prisma/client.ts";
 import { storeTimes } from "../time.ts";
-import { failingOf, isGone, PoolBusyError, refused } from "./database-errors.ts";
+import { failingOf, isGone, isStalePlan, PoolBusyError, refused } from "./database-errors.ts";
+import { type Direct, parsers, type Statement } from "./direct.ts";
 import { type Afterwards, applyMigrations, type OnWarning } from "./migrate.ts";
 
 /** Prisma's client, with lost connections told apart from faulty queries. */
@@ -13,6 +14,7 @@ export type Prisma = ReturnType<typeof watch>;
 
 export type Database = {
   prisma: Prisma;
+  direct: Direct;
   /** A pool of its own for the statements that store a provider's answer, so that no other work can use it up. */
   commits: Prisma;
   /** For the audit: its tables may be locked, missing or without room while all others serve, so its errors say nothing about the database. */
@@ -57,7 +59,23 @@ export async function openPostgres(
     await close();
     throw refused(error, "DATABASE_URL");
   }
-  return { prisma, commits, audit: watch(client, deafHealth), close };
+  return { prisma, commits, direct: directOver(pool, health), audit: watch(client, deafHealth), close };
+}
+
+function directOver(pool: PatientPool, health: DatabaseHealth): Direct {
+  const driverTypes = { getTypeParser: (type: number) => parsers[type] ?? types.getTypeParser(type) };
+  return async <Row>({ name, text }: Statement, values: readonly unknown[]) => {
+    const asked = { text, values: [...values], types: driverTypes } as QueryConfig;
+    const ask = async (named: QueryConfig) => (await pool.query(named)).rows as Row[];
+    return await watched(health, async () => {
+      try {
+        return await ask({ ...asked, name });
+      } catch (error) {
+        if (isStalePlan(error)) return await ask(asked);
+        throw error;
+      }
+    });
+  };
 }
 
 /** If the session had another time zone than the broker has set, every time that is stored or read would be wrong by the difference. */
@@ -137,32 +155,37 @@ export const deafHealth: DatabaseHealth = {
   uninterruptedMs: () => 0,
 };
 
-/**
- * Notes for every query whether the database answered, and turns an outage into `storage_unavailable`. An error that concerns one statement
- * is no outage (`DatabaseBusyError`).
- */
+/** Prisma's client, with every query watched. */
 export function watch(client: PrismaClient, health: DatabaseHealth) {
   return client.$extends({
     query: {
       async $allOperations({ args, query }) {
-        try {
-          const result: unknown = await query(args);
-          health.answered();
-          return withoutOddDates(result);
-        } catch (error) {
-          if (isGone(error)) throw new BrokerError("conflict", "What this refers to was changed at the same moment.");
-          const failing = failingOf(error);
-          if (failing.kind === "faulty") throw error;
-          if (failing.kind === "busy") throw new DatabaseBusyError(failing.state);
-          health.lost(error);
-          const away = new BrokerError("storage_unavailable", "The broker's database cannot be reached right now.", {
-            retryAfterSeconds: storeTimes.retryAfterSeconds,
-          });
-          throw Object.defineProperty(away, "cause", { value: error });
-        }
+        return await watched(health, async (): Promise<unknown> => await query(args));
       },
     },
   });
+}
+
+/**
+ * Notes whether the database answered, and turns an outage into `storage_unavailable`. An error that concerns one statement is no outage
+ * (`DatabaseBusyError`).
+ */
+export async function watched<Result>(health: DatabaseHealth, query: () => Promise<Result>): Promise<Result> {
+  try {
+    const result = await query();
+    health.answered();
+    return withoutOddDates(result);
+  } catch (error) {
+    if (isGone(error)) throw new BrokerError("conflict", "What this refers to was changed at the same moment.");
+    const failing = failingOf(error);
+    if (failing.kind === "faulty") throw error;
+    if (failing.kind === "busy") throw new DatabaseBusyError(failing.state);
+    health.lost(error);
+    const away = new BrokerError("storage_unavailable", "The broker's database cannot be reached right now.", {
+      retryAfterSeconds: storeTimes.retryAfterSeconds,
+    });
+    throw Object.defineProperty(away, "cause", { value: error });
+  }
 }
 
 /** Columns that may be null. A time that does not fit into a Date counts as null. */
@@ -172,10 +195,11 @@ const mayLack = new Set(["refreshTokenExpiresAt", "authorizedAt", "backoffUntil"
  * A column may hold times that do not fit into a Date (`infinity`, the year 294276). Using one later would throw, in the middle of a list or
  * between an answer and its store. So they are read as long ago: what ends is over, and what was revoked stays revoked.
  */
-function withoutOddDates(result: unknown): unknown {
+function withoutOddDates<Result>(result: Result): Result {
   for (const row of Array.isArray(result) ? (result as unknown[]) : [result]) {
     if (typeof row !== "object" || row === null) continue;
-    for (const [name, value] of Object.entries(row)) {
+    for (const name of Object.keys(row)) {
+      const value = (row as Record<string, unknown>)[name];
       const isOdd = value instanceof Date && Number.isNaN(value.getTime());
       if (isOdd) Object.assign(row, { [name]: mayLack.has(name) ? null : new Date(0) });
     }
@@ -260,11 +284,15 @@ const setLocally = Object.entries(settings)
 
 type Run = (query: string | QueryConfig) => Promise<QueryResult>;
 
-/** A single statement becomes a transaction. A transaction begins with the settings. */
+/**
+ * A single statement becomes a transaction. A transaction begins with the settings. No statement has a name: the session that has prepared it
+ * need not be the one that gets it next.
+ */
 function setInEachTransaction(client: PoolClient): void {
   const send = client.query.bind(client) as unknown as Run;
   let isBegun = false;
-  const run: Run = async (query) => {
+  const run: Run = async (asked) => {
+    const query = typeof asked === "string" ? asked : { ...asked, name: undefined };
     const text = typeof query === "string" ? query : query.text;
     if (text === "BEGIN") {
       const begun = await send(query);

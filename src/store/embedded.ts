@@ -8,7 +8,8 @@ import { StartupError } from "../errors.ts";
 import { PrismaClient } from "../generated/prisma/client.ts";
 import { projectRoot } from "../root.ts";
 import { causeOf } from "./database-errors.ts";
-import { type Database, type DatabaseHealth, deafHealth, watch } from "./database.ts";
+import { type Database, type DatabaseHealth, deafHealth, watch, watched } from "./database.ts";
+import { type Direct, parsers, type Statement } from "./direct.ts";
 import {
   type Afterwards,
   applyMigrationsTo,
@@ -45,8 +46,11 @@ export async function openEmbedded(
   const { PrismaPGlite } = await import("pglite-prisma-adapter");
   const client = new PrismaClient({ adapter: new PrismaPGlite(pglite) });
   const prisma = watch(client, health);
+  const direct: Direct = async <Row>({ text }: Statement, values: readonly unknown[]) =>
+    await watched(health, async () => (await pglite.query<Row>(text, [...values], { parsers })).rows);
   return {
     prisma,
+    direct,
     commits: prisma,
     audit: watch(client, deafHealth),
     async close() {

@@ -25,14 +25,18 @@ export type RowAsOf = { row: TokenRow; asOf: string };
 const asOf = Sql.sql`concat_ws(' ', c.xmin, (SELECT k.xmin FROM clients k WHERE k.id = c.client_ref),
   (SELECT p.xmin FROM connections p WHERE p.id = c.parent_id))`;
 
-export function createTokenStatements(database: Pick<Database, "prisma" | "commits">) {
-  const { prisma } = database;
+const byName = {
+  name: "connections by name",
+  text: Sql.sql`SELECT ${tokenColumns}, ${asOf} AS "asOf" FROM connections c WHERE c.name = ANY($1::text[])`.text,
+};
+
+export function createTokenStatements(database: Pick<Database, "prisma" | "commits" | "direct">) {
+  const { prisma, direct } = database;
   return {
     /** Rows of these names; names without a connection are left out. */
     async readByName(names: readonly string[]): Promise<RowAsOf[]> {
-      const rows = await prisma.$queryRaw<(TokenRow & { asOf: string })[]>`
-        SELECT ${tokenColumns}, ${asOf} AS "asOf" FROM connections c WHERE c.name = ANY(${names}::text[])`;
-      return rows.map(({ asOf: version, ...row }) => ({ row, asOf: version }));
+      const rows = await direct<TokenRow & { asOf: string }>(byName, [names]);
+      return rows.map((row) => ({ row, asOf: row.asOf }));
     },
 
     /** The ids of those of these rows that are gone, or of another version. */

@@ -1,6 +1,7 @@
 import { furtherTokens } from "./store/further-tokens.ts";
 import { clients } from "./store/clients.ts";
 import { connections } from "./store/connections.ts";
+import { direct } from "./store/direct.ts";
 import { faults } from "./store/faults.ts";
 import { tokenSets } from "./store/token-sets.ts";
 import { unconfirmedGrants } from "./store/held-grants.ts";
@@ -40,6 +41,7 @@ describeOnBothDatabases([
   keys,
   workloads,
   consent,
+  direct,
   faults,
 ]);
 describeOnPostgres([sending, unknownOutcome, secondWay, answers, lateAnswers, further, unreadable, changedRows, ends]);

@@ -62,6 +62,20 @@ describeWithPooler("behind PgBouncer in transaction mode, before a Postgres of A
     expect(told).toEqual([{ zone: "UTC", wait: "3s" }]);
   });
 
+  it("what is read all the time is read in any session, and none keeps it prepared", async () => {
+    await using stage = await opened(pooler.url);
+    const rows = await Promise.all(Array.from({ length: 4 }, () => stage.connect()));
+    const readers = Array.from({ length: 40 }, (_none, index) => rows[index % rows.length]?.name ?? "");
+    const read = await Promise.all(readers.map(async (name) => await stage.rows.readByName([name])));
+    expect(read.map(([found]) => found?.row.name)).toEqual(readers);
+    const kept = await Promise.all(
+      Array.from({ length: 20 }, () =>
+        stage.query("SELECT name, statement FROM pg_prepared_statements WHERE statement LIKE '%c.name = ANY%'"),
+      ),
+    );
+    expect(kept.flat()).toEqual([]);
+  });
+
   it("what the broker sets is left in none of the sessions that others use, and nothing is left open", async () => {
     await using stage = await opened(pooler.url);
     await Promise.all(Array.from({ length: 10 }, () => stage.query("SELECT pg_sleep(0.01)::text AS done")));

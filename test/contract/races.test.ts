@@ -30,7 +30,14 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
       new PrismaClient({ adapter }),
       createDatabaseHealth(() => performance.now()),
     );
-    stage = new StoreStage({ prisma, commits: prisma, audit: prisma, close: async () => await prisma.$disconnect() });
+    const direct = async () => await Promise.reject(new Error("nothing is read so here"));
+    stage = new StoreStage({
+      prisma,
+      direct,
+      commits: prisma,
+      audit: prisma,
+      close: async () => await prisma.$disconnect(),
+    });
     return async () => await stage.database.close();
   });
 
