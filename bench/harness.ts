@@ -119,7 +119,18 @@ export const hasWrk = async (): Promise<boolean> =>
 async function withWrk({ url, paths, headers = {}, connections = 50, seconds }: Load): Promise<LoadResult> {
   const script = paths === undefined ? [] : ["-s", await scriptOf(paths)];
   const named = Object.entries(headers).flatMap(([name, value]) => ["-H", `${name}: ${value}`]);
-  const wrk = ["wrk", "-t1", `-c${connections}`, `-d${seconds}s`, "--timeout", "30s", "--latency", ...script, ...named, url];
+  const wrk = [
+    "wrk",
+    "-t1",
+    `-c${connections}`,
+    `-d${seconds}s`,
+    "--timeout",
+    "30s",
+    "--latency",
+    ...script,
+    ...named,
+    url,
+  ];
   const pinned = availableParallelism() < 2 ? wrk : ["taskset", "-c", String(generatorCore), ...wrk];
   const [program = "", ...args] = pinned;
   const { stdout } = await run(program, args, { maxBuffer: 1024 * 1024 });

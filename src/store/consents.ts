@@ -53,9 +53,13 @@ const isFree = Sql.raw("(l.used_at IS NULL OR l.held_until <= clock_timestamp())
  */
 const lockInOrder = (where: Sql.Sql) => Sql.sql`
   parent AS MATERIALIZED (SELECT q.id AS request, q.link_id FROM authorization_requests q
-    JOIN connections c ON c.id = q.connection_id WHERE ${where} AND q.expires_at > clock_timestamp() FOR KEY SHARE OF c),
+    JOIN connections c ON c.id = q.connection_id WHERE ${where} FOR KEY SHARE OF c),
   link AS MATERIALIZED (SELECT l.id, parent.request FROM parent
     JOIN consent_links l ON l.id = parent.link_id FOR NO KEY UPDATE OF l)`;
+
+/** Takes out the request that is locked so, unless its time is over by now. */
+const consumed = Sql.sql`consumed AS (DELETE FROM authorization_requests q USING link
+    WHERE q.id = link.request AND q.expires_at > clock_timestamp() RETURNING q.*)`;
 
 /** What opens a link: its id, and the hash of its secret. */
 export type LinkKey = { id: string; secretHash: Uint8Array<ArrayBuffer> };
@@ -237,7 +241,7 @@ export function createAuthorizationRequests(prisma: Prisma) {
      */
     async hold(id: string, { ticketHash, request, forBrowser, seconds: lives }: HeldCode): Promise<boolean> {
       const count = await prisma.$executeRaw`
-        WITH ${lockInOrder(Sql.sql`q.id = ${id}::uuid AND q.ticket_hash IS NULL`)}, mine AS (
+        WITH ${lockInOrder(Sql.sql`q.id = ${id}::uuid AND q.ticket_hash IS NULL AND q.expires_at > clock_timestamp()`)}, mine AS (
           UPDATE consent_links l SET used_at = clock_timestamp(), held_until = clock_timestamp() + ${seconds(lives)}
           FROM link WHERE l.id = link.id AND ${isFree} RETURNING link.request, l.held_until
         ), held AS (
@@ -266,9 +270,7 @@ export function createAuthorizationRequests(prisma: Prisma) {
       callerHash: Uint8Array<ArrayBuffer>,
     ): Promise<RowWithClient | null> {
       const rows = await prisma.$queryRaw<TokenRow[]>`
-        WITH ${lockInOrder(Sql.sql`q.ticket_hash = ${ticketHash}`)}, consumed AS (
-          DELETE FROM authorization_requests q USING link WHERE q.id = link.request AND q.expires_at > clock_timestamp() RETURNING q.*
-        ), used AS (
+        WITH ${lockInOrder(Sql.sql`q.ticket_hash = ${ticketHash}`)}, ${consumed}, used AS (
           UPDATE consent_links l SET held_until = NULL FROM consumed q
           WHERE l.id = q.link_id AND l.held_until = q.expires_at RETURNING l.id
         ), noted AS (
@@ -300,9 +302,7 @@ export function createAuthorizationRequests(prisma: Prisma) {
       { usesLink }: { usesLink: boolean },
     ): Promise<{ wasLinkFree: boolean; connection: RowWithClient } | null> {
       const rows = await prisma.$queryRaw<(TokenRow & { wasLinkFree: boolean })[]>`
-        WITH ${lockInOrder(Sql.sql`q.id = ${id}::uuid`)}, consumed AS (
-          DELETE FROM authorization_requests q USING link WHERE q.id = link.request AND q.expires_at > clock_timestamp() RETURNING q.*
-        ), noted AS (
+        WITH ${lockInOrder(Sql.sql`q.id = ${id}::uuid`)}, ${consumed}, noted AS (
           INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
           SELECT state_hash, browser_hash, link_id, clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} FROM consumed
         ), used AS (

@@ -11,6 +11,7 @@ import { isUsable, placeOf } from "./seal.ts";
 
 /** A connection as this replica last read it, with its access token in plain text. */
 export type KnownConnection = {
+  /** In memory its sealed access token is left out, since it has been opened: bytes that open nowhere stand for it. */
   row: TokenRow;
   accessToken: string | null;
   /** Why the row's access token does not open. It counts as absent. So does one that no header can carry. */
@@ -56,24 +57,63 @@ type Options = {
 };
 
 const maxConnections = 100_000;
-/** The limit for tokens and scopes, sealed and plain: a provider may issue tokens of hundreds of kilobytes. */
+/** The limit for tokens and scopes: a provider may issue tokens of hundreds of kilobytes. */
 const maxBytes = 128 * 1024 * 1024;
 const maxEnds = 10_000;
+/** Beyond so many different ones nothing more is shared: a provider may make up token types. */
+const maxShared = 10_000;
+const longestShared = 100;
+const none: ReadonlySet<string> = new Set();
+const leftOut = new Uint8Array();
+
+/** What is kept. Values that are the same in most rows are kept once: a hundred thousand rows are to fit. */
+function slim(found: KnownConnection, shared: (text: string) => string): KnownConnection {
+  const { row } = found;
+  const kept: TokenRow = {
+    ...row,
+    provider: shared(row.provider),
+    clientRef: row.clientRef && shared(row.clientRef),
+    grant: shared(row.grant),
+    tokenType: row.tokenType && shared(row.tokenType),
+    accessToken: row.accessToken && leftOut,
+    inputs: sharedIfEmpty(row.inputs),
+    inputsInForce: sharedIfEmpty(row.inputsInForce),
+    labels: sharedIfEmpty(row.labels),
+    captured: sharedIfEmpty(row.captured),
+    accountCaptured: sharedIfEmpty(row.accountCaptured),
+  };
+  return { ...found, row: kept };
+}
+
+const nothing: Record<string, string> = Object.freeze({});
+
+/** A row that somebody else has written may hold null. */
+function sharedIfEmpty(texts: Record<string, string>): Record<string, string> {
+  return typeof texts === "object" && texts !== null && Object.keys(texts).length === 0 ? nothing : texts;
+}
 
 export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: Options): TokenCache {
-  const known = new LRUCache<string, { name: string; generation: number; furtherIds: Set<string> }>({
+  const known = new LRUCache<string, { name: string; generation: number; furtherIds: ReadonlySet<string> }>({
     maxSize: maxConnections,
     sizeCalculation: () => 1, // `max` would set aside the memory of all entries at once
   });
   /** Connections that have ended. Only a query after the end shows what exists since. */
   const endedAt = new LRUCache<string, number>({ maxSize: maxEnds, sizeCalculation: () => 1 });
+  const texts = new Map<string, string>();
+  /** One copy of a text that many rows hold. There are few: ids of providers and clients, grants, token types. */
+  const shared = (text: string): string => {
+    const first = texts.get(text);
+    if (first !== undefined) return first;
+    if (texts.size < maxShared && text.length <= longestShared) texts.set(text, text);
+    return text;
+  };
   let turn = 0;
 
-  const knownOf = (id: string) => known.get(id) ?? { name: "", generation: -1, furtherIds: new Set<string>() };
+  const knownOf = (id: string) => known.get(id) ?? { name: "", generation: -1, furtherIds: none };
   const note = ({ id, parentId, name, generation }: TokenRow): void => {
     known.set(id, { ...knownOf(id), name, generation });
     if (parentId !== null) {
-      known.set(parentId, { ...knownOf(parentId), furtherIds: knownOf(parentId).furtherIds.add(id) });
+      known.set(parentId, { ...knownOf(parentId), furtherIds: new Set([...knownOf(parentId).furtherIds, id]) });
     }
   };
   /** The cached names of a connection and its further tokens. */
@@ -108,7 +148,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
       const askedAt = ++turn;
       const found = await rows.readByName(names);
       if (found[0] !== undefined) databaseClock.observe(found[0].row.now, asked);
-      return new Map(found.map(({ row, asOf }) => [row.name, openRow(row, { askedAt, asOf })]));
+      return new Map(found.map(({ row, asOf }) => [row.name, slim(openRow(row, { askedAt, asOf }), shared)]));
     },
     confirming: {
       isPossible: ({ asOf }) => asOf !== null,
@@ -158,7 +198,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     learn(row) {
       const connection = openRow(row, { askedAt: ++turn, asOf: null });
       // A statement from before the end may return late. Rows from later queries take precedence.
-      if (endOf(row) === -Infinity || isThere(row)) cache.put(row.name, connection);
+      if (endOf(row) === -Infinity || isThere(row)) cache.put(row.name, slim(connection, shared));
       return connection;
     },
     expireOlder(connectionId, generation) {

@@ -324,15 +324,15 @@ export const guards: readonly Guard[] = [
   {
     name: "completion: one code at a time is held for a link",
     file: "src/store/consents.ts",
-    find: "AND ${isFree} RETURNING l.held_until",
-    replace: "RETURNING l.held_until",
+    find: "AND ${isFree} RETURNING link.request, l.held_until",
+    replace: "RETURNING link.request, l.held_until",
     caughtBy: unit("consent/completion"),
   },
   {
     name: "completion: a held code is over when its time is",
     file: "src/store/consents.ts",
-    find: "WHERE ticket_hash = ${ticketHash} AND expires_at > clock_timestamp()",
-    replace: "WHERE ticket_hash = ${ticketHash}",
+    find: "WHERE q.id = link.request AND q.expires_at > clock_timestamp() RETURNING q.*",
+    replace: "WHERE q.id = link.request RETURNING q.*",
     caughtBy: unit("consent/completion"),
   },
   {

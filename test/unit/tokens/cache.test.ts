@@ -1,7 +1,7 @@
 import { createHash, randomUUID } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { BrokerError } from "../../../src/errors.ts";
+import { BrokerError, UnreadableSecretError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import { createDatabaseClock, createTokenCache } from "../../../src/tokens/cache.ts";
@@ -61,13 +61,26 @@ describe("what a replica knows of connections", () => {
   it("large tokens are not kept beyond 128 MiB of them", async () => {
     const { cache, state } = caching();
     const large = "a".repeat(1_000_000);
-    const names = Array.from({ length: 70 }, (_, index) => `large-${index}`);
+    const names = Array.from({ length: 140 }, (_, index) => `large-${index}`);
     for (const name of names) cache.learn(row(1, 10, { name, id: randomUUID(), token: large }));
     state.table = [];
-    await cache.read("large-69");
+    await cache.read("large-139");
     expect(state.queries).toBe(0);
     await cache.read("large-0");
     expect(state.queries).toBe(1);
+  });
+
+  it("the sealed access token is not kept beside the opened one, and who learned of the row has it all", async () => {
+    const { cache, state } = caching();
+    const stored = row(3, 100);
+    expect(cache.learn(stored).row.accessToken).toEqual(stored.accessToken);
+    state.table = [row(4, 100, { name: "other" })];
+    const found = [await cache.read("acme"), await cache.read("other")];
+    expect(found.map((each) => each?.row.accessToken)).toEqual([new Uint8Array(), new Uint8Array()]);
+    expect(found.map((each) => each?.accessToken)).toEqual([`${stored.id} 3`, `${stored.id} 4`]);
+    expect(found.map((each) => each?.row.refreshToken)).toEqual([null, null]);
+    const open = () => vault.openAccessToken(found[0]?.row.accessToken ?? new Uint8Array(), placeOf(stored));
+    expect(open).toThrow(UnreadableSecretError);
   });
 
   it("a newer generation is not replaced by an older one, however late that was read", async () => {
