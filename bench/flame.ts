@@ -3,9 +3,11 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startBroker } from "../test/support/broker-process.ts";
 import { until } from "../test/support/patience.ts";
+import { useDatabase } from "../test/support/services/index.ts";
 import { temporaryFolder } from "../test/support/services/guardian.ts";
 import { type CpuProfile, flameGraph, largest } from "../scripts/flame-graph.ts";
 import { generate, pinServer } from "./harness.ts";
+import { needServices, stopServices } from "./services.ts";
 
 /**
  * `npm run bench:flame -- FILE.svg`: where the time of fresh reads goes. A broker that runs from its sources, so that each function has the name
@@ -14,7 +16,10 @@ import { generate, pinServer } from "./harness.ts";
 const [file = "docs/hot-path.svg", seconds = "10"] = process.argv.slice(2);
 const profilePath = join((await temporaryFolder("flame")).path, "hot-path.cpuprofile");
 const entry = fileURLToPath(new URL("../src/main.ts", import.meta.url));
-await using broker = await startBroker({
+await needServices();
+// On Postgres, so that the work of the embedded database is not in the picture.
+const broker = await startBroker({
+  databaseUrl: await useDatabase(),
   entry,
   nodeOptions: [`--import=${new URL("profiled.ts", import.meta.url).href}`],
   env: { SANDBOX: "true", CPU_PROFILE: profilePath },
@@ -30,6 +35,8 @@ process.kill(broker.pid, "SIGUSR2");
 await generate({ ...load, seconds: Number(seconds) });
 process.kill(broker.pid, "SIGUSR2");
 const profile = await until("the profile is written", () => readProfile(profilePath));
+await broker[Symbol.asyncDispose]();
+await stopServices();
 writeFileSync(file, flameGraph(profile, "Fresh reads: one broker, 50 keep-alive connections"));
 for (const { share, name, place } of largest(profile, 10)) {
   process.stdout.write(`${(100 * share).toFixed(1).padStart(5)} %  ${name}  ${place}\n`);
