@@ -10,6 +10,7 @@ const page = fileURLToPath(new URL("../docs/performance.md", import.meta.url));
 /** The rows of the table of inputs, by the names in its first column. */
 const inputNames = [
   "reads per core second",
+  "reads from Postgres per core second",
   "refreshes per core second",
   "rows confirmed per core second",
   "rows per confirming query",
@@ -45,13 +46,17 @@ export function sizeOf(inputs: Inputs, { connections, readsPerSecond }: Load): S
   const used = inputs["share of a core that is used"];
   const refreshesPerSecond = connections / inputs["seconds between refreshes"];
   const inMemory = Math.min(connections, inputs["connections in memory"]);
+  const coldPerSecond = readsPerSecond * (1 - inMemory / connections);
   const confirmedPerSecond = inMemory / inputs["seconds between confirmations"];
   const work =
-    readsPerSecond / inputs["reads per core second"] + refreshesPerSecond / inputs["refreshes per core second"];
+    (readsPerSecond - coldPerSecond) / inputs["reads per core second"] +
+    coldPerSecond / inputs["reads from Postgres per core second"] +
+    refreshesPerSecond / inputs["refreshes per core second"];
   // A process has one core. A part of it goes to confirmations, which each replica needs for itself.
   const free = used - confirmedPerSecond / inputs["rows confirmed per core second"];
   const replicas = Math.max(fewestReplicas, Math.ceil(work / free));
   const statementsPerSecond =
+    coldPerSecond +
     refreshesPerSecond * inputs["statements per refresh"] +
     (replicas * confirmedPerSecond) / inputs["rows per confirming query"];
   return {
