@@ -44,7 +44,7 @@ export function flameGraph(profile: CpuProfile, title: string): string {
 }
 
 /** The functions with the most time of their own, wherever they are called, and their share of all. */
-export function largest(profile: CpuProfile, count: number): (Entry & { share: number })[] {
+export function largest(profile: CpuProfile, count: number): (Pick<Entry, "name" | "place"> & { share: number })[] {
   const sums = new Map<string, Entry>();
   const all = boxesOf(profile);
   const walk = (box: Box): void => {
@@ -56,7 +56,7 @@ export function largest(profile: CpuProfile, count: number): (Entry & { share: n
   };
   walk(all);
   const sorted = [...sums.values()].sort((a, b) => b.selfMs - a.selfMs);
-  return sorted.slice(0, count).map((entry) => ({ ...entry, share: entry.selfMs / all.totalMs }));
+  return sorted.slice(0, count).map(({ name, place, selfMs }) => ({ name, place, share: selfMs / all.totalMs }));
 }
 
 /** The tree of calls. Functions of one name and place that one caller calls are one box. */
@@ -132,7 +132,8 @@ function escape(text: string): string {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [, , from, to] = process.argv;
-  if (from === undefined || to === undefined)
+  if (from === undefined || to === undefined) {
     throw new Error("usage: node scripts/flame-graph.ts IN.cpuprofile OUT.svg");
+  }
   writeFileSync(to, flameGraph(JSON.parse(readFileSync(from, "utf8")) as CpuProfile, from));
 }
