@@ -7,6 +7,9 @@ import { herd } from "./cases/herd.ts";
 import { hotRead } from "./cases/hot-read.ts";
 import { manyUniform, manyZipf } from "./cases/many-connections.ts";
 import { memory } from "./cases/memory.ts";
+import { sweep } from "./cases/sweep.ts";
+import { bigStart } from "./cases/big-start.ts";
+import { size } from "./cases/size.ts";
 import { type BenchCase, format, hasWrk, summarise } from "./harness.ts";
 import { stopServices } from "./services.ts";
 
@@ -14,7 +17,18 @@ import { stopServices } from "./services.ts";
  * `npm run bench`: each case against its yardstick in the same run, in turn; what counts is the median of the ratios. docs/performance.md says what
  * is measured and how. `-- --case hot-read` runs one, `--pairs N` and `--seconds N` make it longer or shorter, `--json FILE` writes the figures.
  */
-const cases: readonly BenchCase[] = [hotRead, manyUniform, manyZipf, coldRead, herd, memory, accounting];
+const cases: readonly BenchCase[] = [
+  hotRead,
+  manyUniform,
+  manyZipf,
+  coldRead,
+  herd,
+  sweep,
+  memory,
+  bigStart,
+  size,
+  accounting,
+];
 
 const { values } = parseArgs({
   options: {

@@ -15,7 +15,7 @@ export type FoundAccount = { account: string | null; label: string | null; captu
 /** An unconfirmed grant: its account is not the connection's, and it changes nothing until a person confirms it. */
 export type UnconfirmedGrant = Read<ProvenUnconfirmedGrant> & { record: Uint8Array<ArrayBuffer> };
 
-const forgottenBefore = Sql.sql`clock_timestamp() - ${seconds(consentTimes.unconfirmedGrantSeconds)}`;
+const forgottenBefore = Sql.sql`statement_timestamp() - ${seconds(consentTimes.unconfirmedGrantSeconds)}`;
 const columns: Columns<UnconfirmedGrant> = {
   attemptId: "h.attempt_id::text",
   connectionId: "h.connection_id::text",
@@ -190,8 +190,9 @@ export function createAccountRows(
       return await prisma.$queryRaw`
         SELECT o.id::text AS id, o.name FROM connections o WHERE o.provider = ANY(${[...by.providers]}::text[]) AND o.id <> ${row.id}::uuid
           AND o.parent_id IS NULL AND o.generation > 0 AND o.enabled_status = 'connected'
-          AND (NOT ${by.account} OR o.account = ${row.account}) AND (NOT ${by.client} OR o.client_ref = ${row.clientRef}::uuid)
-          AND o.inputs @> ${json(inputs)} ORDER BY o.authorized_at DESC NULLS LAST, o.name`;
+          AND ${by.account ? Sql.sql`o.account = ${row.account}` : Sql.sql`true`}
+          AND ${by.client ? isOfClient(row.clientRef) : Sql.sql`true`}
+          AND ${hasInputs(inputs)} ORDER BY o.authorized_at DESC NULLS LAST, o.name`;
     },
 
     /**
@@ -273,14 +274,16 @@ export function createAccountRows(
      * the two is not known. A further token has the account of its connection.
      */
     async mayShareAccount({ id, parentId, clientRef }: AccountOf, providers: readonly string[]): Promise<boolean> {
-      const own = parentId ?? id;
+      const own = Sql.sql`${parentId ?? id}::uuid`;
+      const account = Sql.sql`(SELECT c.account FROM connections c WHERE c.id = ${own})`;
+      const others = Sql.sql`SELECT 1 FROM connections o WHERE o.parent_id IS NULL AND o.id <> ${own}
+        AND ${isOfClient(clientRef)} AND o.provider = ANY(${[...providers]}::text[])
+        AND EXISTS (SELECT 1 FROM connections e WHERE (e.id = o.id OR e.parent_id = o.id) AND e.enabled_status = 'connected')`;
+      // Each part has an index of its own, which one condition for all would not have.
       const rows = await prisma.$queryRaw<unknown[]>`
-        SELECT 1 FROM connections o, connections c WHERE c.id = ${own}::uuid
-          AND o.id <> c.id AND o.parent_id IS DISTINCT FROM c.id
-          AND o.client_ref IS NOT DISTINCT FROM ${clientRef}::uuid AND o.provider = ANY(${[...providers]}::text[])
-          AND o.enabled_status = 'connected'
-          AND COALESCE((SELECT p.account FROM connections p WHERE p.id = COALESCE(o.parent_id, o.id)) = c.account, true)
-        LIMIT 1`;
+        SELECT 1 WHERE EXISTS (SELECT 1 FROM connections c WHERE c.id = ${own}) AND (
+          EXISTS (${others} AND o.account = ${account}) OR EXISTS (${others} AND o.account IS NULL)
+          OR (${account} IS NULL AND EXISTS (${others})))`;
       return rows.length > 0;
     },
 
@@ -290,13 +293,12 @@ export function createAccountRows(
      */
     async isStillNeeded(grant: GrantInUse): Promise<boolean> {
       const { connectionId, provider, clientRef, refreshFingerprint, account, mayBeSame } = grant;
+      const others = Sql.sql`SELECT 1 FROM connections o WHERE ${isOfClient(clientRef)} AND o.provider = ${provider}
+        AND o.parent_id IS NULL AND o.id IS DISTINCT FROM ${connectionId}::uuid AND o.enabled_status = 'connected'`;
       const rows = await prisma.$queryRaw<unknown[]>`
-        SELECT 1 FROM connections o WHERE o.refresh_fingerprint = ${refreshFingerprint}
-        UNION ALL SELECT 1 FROM connections o
-          WHERE o.client_ref IS NOT DISTINCT FROM ${clientRef}::uuid AND o.provider = ${provider} AND o.parent_id IS NULL
-            AND (o.account = ${account} OR (${mayBeSame} AND (o.account IS NULL OR ${account}::text IS NULL)))
-            AND o.id IS DISTINCT FROM ${connectionId}::uuid AND o.enabled_status = 'connected'
-        LIMIT 1`;
+        SELECT 1 WHERE EXISTS (SELECT 1 FROM connections o WHERE o.refresh_fingerprint = ${refreshFingerprint})
+          OR EXISTS (${others} AND o.account = ${account})
+          OR (${mayBeSame} AND EXISTS (${others} AND ${account === null ? Sql.sql`true` : Sql.sql`o.account IS NULL`}))`;
       return rows.length > 0;
     },
 
@@ -321,11 +323,18 @@ export function createAccountRows(
     /** Those that somebody confirmed a while ago, and whose process died before they were stored. */
     async acceptedUnconfirmed(): Promise<UnconfirmedGrant[]> {
       const rows = await prisma.$queryRaw<UnconfirmedGrant[]>`SELECT ${unconfirmedColumns} FROM held_grants h
-        WHERE h.accepted AND h.created_at < clock_timestamp() - ${seconds(consentTimes.acceptedGrantSeconds)}`;
+        WHERE h.accepted AND h.created_at < statement_timestamp() - ${seconds(consentTimes.acceptedGrantSeconds)}`;
       return rows.filter(isOurs);
     },
   };
 }
+
+/** With those values; none: any. The second condition is that of the index, in which rows without inputs are not. */
+const hasInputs = (inputs: Readonly<Record<string, string>>) =>
+  Object.keys(inputs).length === 0 ? Sql.sql`true` : Sql.sql`o.inputs @> ${json(inputs)} AND o.inputs <> '{}'`;
+
+const isOfClient = (clientRef: string | null) =>
+  clientRef === null ? Sql.sql`o.client_ref IS NULL` : Sql.sql`o.client_ref = ${clientRef}::uuid`;
 
 type AccountOf = Pick<TokenRow, "id" | "parentId" | "clientRef">;
 

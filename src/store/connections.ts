@@ -169,7 +169,14 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
 
     /** Newest first. */
     async list(page: PageRequest, filter: ConnectionFilter, bounds: Bounds): Promise<ConnectionRecord[]> {
-      const where = Sql.join(conditions(filter, page.after, bounds), " AND ");
+      const { client } = filter;
+      // By its id, so that Postgres knows how many connections it has.
+      const [known] =
+        client === undefined
+          ? []
+          : await prisma.$queryRaw<{ id: string }[]>`SELECT id::text FROM clients WHERE name = ${client}`;
+      if (client !== undefined && known === undefined) return [];
+      const where = Sql.join(conditions({ ...filter, clientRef: known?.id }, page.after, bounds), " AND ");
       return await prisma.$queryRaw`
         SELECT ${recordList} FROM connections c LEFT JOIN clients k ON k.id = c.client_ref
         WHERE ${where} ORDER BY c.created_at DESC, c.id DESC LIMIT ${page.limit}`;
@@ -315,32 +322,44 @@ function unchanged(client: ClientRow | null): Sql.Sql {
   return Sql.sql`k AS (SELECT 1 FROM clients WHERE id = ${client.id}::uuid AND mac = ${client.mac} FOR SHARE)`;
 }
 
-const bindingLabels = (names: readonly string[]) => Sql.sql`SELECT l.name FROM unnest(${[...names]}::text[]) l(name)
-  WHERE EXISTS (SELECT 1 FROM api_keys k WHERE k.labels ? l.name AND k.revoked_at IS NULL
-    AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()))
-  OR EXISTS (SELECT 1 FROM workloads w WHERE w.labels ? l.name AND w.deleted_at IS NULL
-    AND (w.expires_at IS NULL OR w.expires_at > clock_timestamp()))`;
+/** Each name by itself, so that Postgres knows how many keys have it. There is at least one. */
+const bindingLabels = (names: readonly string[]) =>
+  Sql.join(
+    names.map(
+      (name) => Sql.sql`SELECT ${name}::text AS name WHERE EXISTS (SELECT 1 FROM api_keys k
+        WHERE k.labels ? ${name} AND k.labels <> '{}' AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()))
+      OR EXISTS (SELECT 1 FROM workloads w
+        WHERE w.labels ? ${name} AND w.deleted_at IS NULL AND (w.expires_at IS NULL OR w.expires_at > clock_timestamp()))`,
+    ),
+    " UNION ALL ",
+  );
 
 const holder = (id: string) => Sql.sql`SELECT 1 FROM connections c
   WHERE (c.id = ${id}::uuid OR c.parent_id = ${id}::uuid) AND ${hasOrAwaitsSecrets}`;
 
-function conditions(filter: ConnectionFilter, after: PagePosition | null, { patterns, labels }: Bounds): Sql.Sql[] {
-  const { status, provider, client, label, nameContains } = filter;
-  const all = [
-    Sql.sql`c.parent_id IS NULL`,
-    Sql.sql`c.name LIKE ANY(${[...patterns]}::text[])`,
-    carriesAll(Sql.sql`c.labels`, labels),
-  ];
+function conditions(
+  filter: Omit<ConnectionFilter, "client"> & { clientRef: string | undefined },
+  after: PagePosition | null,
+  { patterns, labels }: Bounds,
+): Sql.Sql[] {
+  const { status, provider, clientRef, label, nameContains } = filter;
+  const all = [Sql.sql`c.parent_id IS NULL`, isNamedLike(patterns), carriesAll(Sql.sql`c.labels`, labels)];
   if (status !== undefined) all.push(Sql.sql`c.status = ${status}`);
   if (provider !== undefined) all.push(Sql.sql`c.provider = ${provider}`);
-  if (client !== undefined) all.push(Sql.sql`k.name = ${client}`);
-  if (label !== undefined) all.push(Sql.sql`c.labels @> ${json({ [label.key]: label.value })}`);
+  if (clientRef !== undefined) all.push(Sql.sql`c.client_ref = ${clientRef}::uuid`);
+  if (label !== undefined) all.push(carriesAll(Sql.sql`c.labels`, { [label.key]: label.value }));
   if (nameContains !== undefined) all.push(Sql.sql`position(lower(${nameContains}) in lower(c.name)) > 0`);
   if (after !== null) {
     all.push(Sql.sql`(c.created_at, c.id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`);
   }
   return all;
 }
+
+/** One condition for each pattern, since an index finds the names that begin as one pattern does, and not those of an array. */
+const isNamedLike = (patterns: readonly string[]) =>
+  patterns.includes("%")
+    ? Sql.sql`true`
+    : Sql.sql`(${Sql.join([Sql.sql`false`, ...patterns.map((pattern) => Sql.sql`c.name LIKE ${pattern}`)], " OR ")})`;
 
 const withoutPerson = Sql.sql`grant_type = ANY(${grantsWithoutPerson}::text[])`;
 

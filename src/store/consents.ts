@@ -200,8 +200,8 @@ export function createAuthorizationRequests(prisma: Prisma) {
       // A row that is locked at this moment must not delay a new request.
       // An app that comes too late is told so for a while.
       await prisma.$executeRaw`DELETE FROM authorization_requests WHERE id IN (SELECT id FROM authorization_requests
-        WHERE expires_at <= clock_timestamp()
-          AND (ticket_hash IS NULL OR expires_at <= clock_timestamp() - ${seconds(consentTimes.outcomeSeconds)})
+        WHERE expires_at <= statement_timestamp()
+          AND (ticket_hash IS NULL OR expires_at <= statement_timestamp() - ${seconds(consentTimes.outcomeSeconds)})
         FOR UPDATE SKIP LOCKED)`;
       await forgetAttempts(prisma);
       // One at a time for a link: a statement that begins after the lock was taken sees what its last holder has committed.
@@ -363,7 +363,7 @@ export type ConsentAttempts = ReturnType<typeof createConsentAttempts>;
 async function forgetAttempts(prisma: Prisma): Promise<void> {
   const forgotten = prisma.$executeRaw`
     WITH gone AS (DELETE FROM consent_attempts WHERE attempt_hash IN (SELECT attempt_hash FROM consent_attempts
-      WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED) RETURNING link_id, ticket, expires_at)
+      WHERE expires_at <= statement_timestamp() FOR UPDATE SKIP LOCKED) RETURNING link_id, ticket, expires_at)
     INSERT INTO connection_events (connection_id, type, detail)
     SELECT c.id, 'consent_failed', '{"error": "interrupted"}'::jsonb
     FROM gone g JOIN consent_links l ON l.id = g.link_id JOIN connections c ON c.id = l.connection_id

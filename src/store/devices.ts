@@ -83,7 +83,7 @@ export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">)
       return await prisma.$queryRaw`
         UPDATE device_authorizations d SET next_poll_at = clock_timestamp() + ${seconds(given.leaseSeconds)}
         WHERE d.connection_id IN (SELECT o.connection_id FROM device_authorizations o
-          WHERE o.next_poll_at <= clock_timestamp() ORDER BY o.next_poll_at LIMIT ${given.limit} FOR UPDATE SKIP LOCKED)
+          WHERE o.next_poll_at <= statement_timestamp() ORDER BY o.next_poll_at LIMIT ${given.limit} FOR UPDATE SKIP LOCKED)
         RETURNING ${deviceColumns}`;
     },
 

@@ -7,15 +7,46 @@ import { tokenColumns, type TokenRow } from "./token-row.ts";
 /** A connection's newest generation and version, as its mark outside of the database holds them. */
 export type GenerationMark = { connectionId: string; generation: number; version: number };
 
-const mostCandidates = 10;
 const tidyBatch = 10_000;
 
 /** The statements of the sweeper, and of suspended rows: those that a restored database has taken back in time. */
 export function createDueStatements({ prisma }: Pick<Database, "prisma">) {
+  /**
+   * Lines are made in the order of their ids, and `at` of one moves on for a day at most: so the old ones are the first. Goes on until a batch has
+   * none. An index on `at` would make every refresh that counts in a line write all indexes of the table.
+   */
+  const tidyHistory = async (): Promise<void> => {
+    for (let after = 0n, deleted = 1; deleted > 0;) {
+      const [page] = await prisma.$queryRaw<{ last: bigint | null }[]>`
+        SELECT max(p.id) AS last FROM (SELECT id FROM connection_events WHERE id > ${after} ORDER BY id LIMIT ${tidyBatch}) p`;
+      if (page === undefined || page.last === null) return;
+      deleted = await prisma.$executeRaw`
+        DELETE FROM connection_events WHERE ctid = ANY(ARRAY(SELECT ctid FROM connection_events
+          WHERE id > ${after} AND id <= ${page.last} AND at < ${hoursAgo(24 * retentionTimes.eventDays)} FOR UPDATE SKIP LOCKED))`;
+      after = page.last;
+    }
+  };
+
+  /** Looks at all of them, batch by batch: an index on a time would make every request write it. */
+  const tidyLimits = async (): Promise<void> => {
+    for (let after = ""; ;) {
+      const [page] = await prisma.$queryRaw<{ last: string | null }[]>`
+        SELECT max(p.key) AS last FROM (SELECT key FROM request_limits WHERE key > ${after} ORDER BY key LIMIT ${tidyBatch}) p`;
+      if (page === undefined || page.last === null) return;
+      await prisma.$executeRaw`
+        DELETE FROM request_limits WHERE ctid = ANY(ARRAY(SELECT ctid FROM request_limits
+          WHERE key > ${after} AND key <= ${page.last}
+            AND GREATEST(closed_until, asked_at + GREATEST(make_interval(hours => ${retentionTimes.limitHours}::int),
+              make_interval(secs => keep_seconds))) < statement_timestamp() - ${seconds(retentionTimes.limitRestSeconds)}
+          FOR UPDATE SKIP LOCKED))`;
+      after = page.last;
+    }
+  };
+
   return {
     /**
      * Claims up to `limit` due rows. No other replica gets them for `claimSeconds`. Skips rows that another replica is claiming at this moment,
-     * and those of `busyProviders`.
+     * and those of `busyProviders`. By `statement_timestamp()`: an index answers no comparison with `clock_timestamp()`, which changes from row to row.
      */
     async claimDue(given: {
       limit: number;
@@ -27,7 +58,7 @@ export function createDueStatements({ prisma }: Pick<Database, "prisma">) {
         UPDATE connections c SET next_refresh_at = clock_timestamp()
           + CASE WHEN c.attempt_id IS NULL THEN ${seconds(claimSeconds)} ELSE ${seconds(refreshTimes.abandonedClaimSeconds)} END
         WHERE c.id IN (SELECT d.id FROM connections d
-          WHERE d.next_refresh_at <= clock_timestamp() AND d.status IN ('connected', 'pending')
+          WHERE d.next_refresh_at <= statement_timestamp() AND d.status IN ('connected', 'pending')
             AND d.gone_back_from IS NULL AND d.provider <> ALL(${busyProviders}::text[])
           ORDER BY d.next_refresh_at LIMIT ${limit} FOR UPDATE SKIP LOCKED)
         RETURNING ${tokenColumns}`;
@@ -123,49 +154,37 @@ export function createDueStatements({ prisma }: Pick<Database, "prisma">) {
     },
 
     /**
-     * Deletes what need not be kept: how to revoke the grants of deleted connections, old lines of the history, unreadable answers,
-     * candidates beyond the newest, and limits that nobody uses. Locked rows are left for the next time.
+     * Deletes what need not be kept: how to revoke the grants of deleted connections, old lines of the history, unreadable answers, and
+     * limits that nobody uses. Locked rows are left for the next time. Each statement looks at a batch, found by an index.
      */
     async tidy(): Promise<void> {
-      await prisma.$executeRaw`
-        UPDATE tombstones SET client_ref = NULL, inputs = '{}', captured = '{}'
-        WHERE name IN (SELECT name FROM tombstones
-          WHERE deleted_at < clock_timestamp() - make_interval(hours => ${retentionTimes.deletedHours}::int)
-            AND (client_ref IS NOT NULL OR inputs <> '{}' OR captured <> '{}') FOR UPDATE SKIP LOCKED)`;
       await inBatches(
         () => prisma.$executeRaw`
-          DELETE FROM connection_events WHERE id IN (SELECT id FROM connection_events
-            WHERE at < clock_timestamp() - make_interval(days => ${retentionTimes.eventDays}::int)
-            ORDER BY id LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
+          UPDATE tombstones SET client_ref = NULL, inputs = '{}', captured = '{}'
+          WHERE name = ANY(ARRAY(SELECT name FROM tombstones
+            WHERE deleted_at < ${hoursAgo(retentionTimes.deletedHours)}
+              AND (client_ref IS NOT NULL OR inputs <> '{}' OR captured <> '{}')
+            ORDER BY deleted_at LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED))`,
       );
+      await tidyHistory();
       await inBatches(
         () => prisma.$executeRaw`
           DELETE FROM stored_answers WHERE ctid = ANY(ARRAY(SELECT ctid FROM stored_answers
-            WHERE stored_at < clock_timestamp() - make_interval(days => ${retentionTimes.storedAnswerDays}::int)
-            LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED))`,
+            WHERE stored_at < ${hoursAgo(24 * retentionTimes.storedAnswerDays)}
+            ORDER BY stored_at LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED))`,
       );
       await inBatches(
         () => prisma.$executeRaw`
-          DELETE FROM unread_answers WHERE id IN (SELECT id FROM unread_answers
-            WHERE received_at < clock_timestamp() - make_interval(days => ${retentionTimes.unreadAnswerDays}::int)
-            LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
+          DELETE FROM unread_answers WHERE ctid = ANY(ARRAY(SELECT ctid FROM unread_answers
+            WHERE received_at < ${hoursAgo(24 * retentionTimes.unreadAnswerDays)}
+            ORDER BY received_at LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED))`,
       );
-      // The newest late answers are tried first, so the older ones may go: some providers send further tokens with every refresh.
-      await prisma.$executeRaw`
-        DELETE FROM candidates WHERE attempt_id IN (SELECT attempt_id FROM candidates WHERE attempt_id IN (
-          SELECT attempt_id FROM (SELECT attempt_id,
-            row_number() OVER (PARTITION BY connection_id ORDER BY created_at DESC, base_generation DESC) AS place
-          FROM candidates) t WHERE place > ${mostCandidates}::int) FOR UPDATE SKIP LOCKED)`;
-      await inBatches(
-        () => prisma.$executeRaw`
-          DELETE FROM request_limits WHERE key IN (SELECT key FROM request_limits
-            WHERE GREATEST(closed_until, asked_at + GREATEST(make_interval(hours => ${retentionTimes.limitHours}::int),
-              make_interval(secs => keep_seconds))) < clock_timestamp() - ${seconds(retentionTimes.limitRestSeconds)}
-            LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
-      );
+      await tidyLimits();
     },
   };
 }
+
+const hoursAgo = (hours: number) => Sql.sql`statement_timestamp() - make_interval(hours => ${hours}::int)`;
 
 /** Repeats until a batch is not full. */
 async function inBatches(deleteSome: () => PromiseLike<number>): Promise<void> {

@@ -226,7 +226,7 @@ export function createPermitStatements({ prisma }: Pick<Database, "prisma">) {
         WITH c AS (UPDATE connections c SET ${freePermit}
           WHERE c.id IN (SELECT d.id FROM connections d
             WHERE d.attempt_id IS NOT NULL AND d.enabled_status = 'needs_reauthorization'
-              AND d.lease_until <= clock_timestamp() - ${seconds(quietSeconds)} FOR NO KEY UPDATE SKIP LOCKED) RETURNING c.*),
+              AND d.lease_until <= statement_timestamp() - ${seconds(quietSeconds)} FOR NO KEY UPDATE SKIP LOCKED) RETURNING c.*),
         ${addEvents([{ type: "retry_failed", detail }])}
         SELECT ${tokenColumns} FROM c`;
     },

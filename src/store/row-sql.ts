@@ -76,9 +76,9 @@ export const liesWithin = (own: Sql.Sql, patterns: readonly string[]) => Sql.sql
 /** What the lists of a caller lie within: patterns of LIKE, of which one covers the name, and labels, each of which a row carries. */
 export type Bounds = { patterns: readonly string[]; labels: Labels };
 
-/** Whether a column of labels has each of these, with its value. */
+/** Whether a column of labels has each of these, with its value. The second condition is that of the indexes, in which rows without labels are not. */
 export const carriesAll = (column: Sql.Sql, labels: Labels) =>
-  binds(labels) ? Sql.sql`${column} @> ${json(labels)}` : Sql.sql`true`;
+  binds(labels) ? Sql.sql`${column} @> ${json(labels)} AND ${column} <> '{}'` : Sql.sql`true`;
 
 export const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`;
 

@@ -50,6 +50,9 @@ type KnownAccount = { account: string | null; label: string | null };
 /** The row as it was read when the late answer was found to fit. */
 type Place = { id: string; generation: number; authorization: number; attemptId: string | null };
 
+/** Of a connection. The newest are tried first, so the older ones may go: some providers send further tokens with every refresh. */
+const mostCandidates = 10;
+
 /** The statements that put a token set into a row. */
 export function createTokenSetStatements({ prisma, commits }: Pick<Database, "prisma" | "commits">) {
   return {
@@ -162,7 +165,7 @@ export function createTokenSetStatements({ prisma, commits }: Pick<Database, "pr
       return first(rows);
     },
 
-    /** Stores a late answer as a candidate. False: a person has replaced the grant, or the row is gone. */
+    /** Stores a late answer as a candidate, and forgets those beyond the newest ten. False: a person has replaced the grant, or the row is gone. */
     async addCandidate(candidate: Candidate, detail: Record<string, unknown>): Promise<boolean> {
       const { attemptId, connectionId, authorization, baseGeneration, record } = candidate;
       const rows = await commits.$queryRaw<unknown[]>`
@@ -171,6 +174,9 @@ export function createTokenSetStatements({ prisma, commits }: Pick<Database, "pr
         kept AS (INSERT INTO candidates (attempt_id, connection_id, authorization_seq, base_generation, record_sealed)
           SELECT ${attemptId}::uuid, c.id, ${authorization}, ${baseGeneration}, ${record} FROM c
           ON CONFLICT (attempt_id) DO NOTHING RETURNING connection_id),
+        forgotten AS (DELETE FROM candidates WHERE attempt_id = ANY(ARRAY(SELECT o.attempt_id FROM kept
+            JOIN candidates o ON o.connection_id = kept.connection_id
+          ORDER BY o.created_at DESC, o.base_generation DESC OFFSET ${mostCandidates - 1}))),
         event AS (INSERT INTO connection_events (connection_id, type, detail)
           SELECT connection_id, 'answer_kept', ${json(detail)} FROM kept)
         SELECT id::text FROM c`;

@@ -64,12 +64,16 @@ async function makeCluster(data: string, { binFolder, owner }: { binFolder: stri
  * The settings of every test server, as arguments: fast, on loopback, with room for several brokers' pools. No
  * database lives long enough for a vacuum, and each would get a process every minute.
  */
-export function serverSettings({ logStatements = false, listen = "127.0.0.1" }: PostgresOptions): string[] {
+export function serverSettings({
+  logStatements = false,
+  vacuums = false,
+  listen = "127.0.0.1",
+}: PostgresOptions): string[] {
   const settings = [
     `listen_addresses=${listen}`,
     "fsync=off",
     "full_page_writes=off",
-    "autovacuum=off",
+    ...(vacuums ? ["autovacuum_naptime=1"] : ["autovacuum=off"]),
     "max_connections=300",
     "log_line_prefix=@@",
     ...(logStatements ? ["log_statement=all", "log_min_duration_statement=-1"] : []),

@@ -5,6 +5,8 @@ import type { PrivateServer } from "./private-server.ts";
 export type PostgresOptions = {
   /** Every statement goes to the log, for tests that count them. */
   logStatements?: boolean;
+  /** Tables are vacuumed as in production, but looked at every second. */
+  vacuums?: boolean;
   /** Address to listen on; only a container needs another than loopback. */
   listen?: string;
 };
