@@ -75,9 +75,11 @@ const serverCore = 0;
 const generatorCore = 1;
 
 /** Puts a process and its threads on the servers' core, where there are two cores and `taskset`. */
-export async function pinServer(pid: number | undefined): Promise<void> {
+export const pinServer = async (pid: number | undefined): Promise<void> => await pin(pid, serverCore);
+
+async function pin(pid: number | undefined, core: number): Promise<void> {
   if (availableParallelism() < 2 || pid === undefined) return;
-  await run("taskset", ["-apc", String(serverCore), String(pid)]).catch(() => undefined);
+  await run("taskset", ["-apc", String(core), String(pid)]).catch(() => undefined);
 }
 
 export type Load = {
@@ -177,17 +179,31 @@ async function withAutocannon({ url, paths, headers = {}, connections = 50, seco
   return { perSecond: result.requests.average, p99Ms: result.latency.p99 };
 }
 
+/** Runs a script on the generator's core to its end, and returns what it has written. */
+export async function runOnGeneratorCore(file: string, env: Record<string, string>): Promise<string> {
+  const node = [process.execPath, new URL(file, import.meta.url).pathname];
+  const [program = "", ...args] = availableParallelism() < 2 ? node : ["taskset", "-c", String(generatorCore), ...node];
+  return (await run(program, args, { env: { PATH: process.env["PATH"], ...env } })).stdout;
+}
+
 /** A yardstick in a process of its own, on the servers' core. It says its port when it listens. */
-export async function startYardstick(
+export const startYardstick = async (file: string, env: Record<string, string> = {}) =>
+  await startProcess(file, { env, core: serverCore });
+
+/** The same for what both sides ask, on the generator's core. */
+export const startBeside = async (file: string, env: Record<string, string> = {}) =>
+  await startProcess(file, { env, core: generatorCore });
+
+async function startProcess(
   file: string,
-  env: Record<string, string> = {},
+  { env, core }: { env: Record<string, string>; core: number },
 ): Promise<{ url: string; pid: number; [Symbol.asyncDispose]: () => Promise<void> }> {
   const child = spawn(process.execPath, [new URL(file, import.meta.url).pathname], {
     env: { PATH: process.env["PATH"], ...env },
     stdio: ["ignore", "inherit", "inherit", "ipc"],
   });
   const [port] = (await once(child, "message")) as [number];
-  await pinServer(child.pid);
+  await pin(child.pid, core);
   return {
     url: `http://127.0.0.1:${port}`,
     pid: child.pid ?? 0,

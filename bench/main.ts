@@ -7,6 +7,8 @@ import { herd } from "./cases/herd.ts";
 import { hotRead } from "./cases/hot-read.ts";
 import { manyUniform, manyZipf } from "./cases/many-connections.ts";
 import { memory } from "./cases/memory.ts";
+import { readsWhileRefreshing } from "./cases/reads-while-refreshing.ts";
+import { refreshes } from "./cases/refreshes.ts";
 import { sweep } from "./cases/sweep.ts";
 import { bigStart } from "./cases/big-start.ts";
 import { size } from "./cases/size.ts";
@@ -23,6 +25,8 @@ const cases: readonly BenchCase[] = [
   manyZipf,
   coldRead,
   herd,
+  refreshes,
+  readsWhileRefreshing,
   sweep,
   memory,
   bigStart,

@@ -111,3 +111,26 @@ export function createSingleFlight<Result>(): SingleFlight<Result> {
     },
   };
 }
+
+/**
+ * Reads for many callers at once. Each gets what was read after it asked: whoever comes while a read of the same key is under way shares the next
+ * one with all others that came meanwhile.
+ */
+export function shareReads<Value>(read: (key: string) => Promise<Value>): (key: string) => Promise<Value> {
+  const running = new Map<string, Promise<unknown>>();
+  const next = new Map<string, Promise<Value>>();
+  const begin = (key: string): Promise<Value> => {
+    next.delete(key);
+    const reading = read(key);
+    const ended = reading.catch(() => null).then(() => void (running.get(key) === ended && running.delete(key)));
+    running.set(key, ended);
+    return reading;
+  };
+  return (key) => {
+    const current = running.get(key);
+    if (current === undefined) return begin(key);
+    const waiting = next.get(key) ?? current.then(() => begin(key));
+    next.set(key, waiting);
+    return waiting;
+  };
+}

@@ -155,8 +155,24 @@ export function createRedisMarks({ redis, proofs, onError, onRejected }: Options
     }
   };
 
+  /** Those that wait while others are being raised: one command raises them all. */
+  let waiting = new Map<string, Mark>();
+  let isRaising = false;
+  const raiseWaiting = async (): Promise<void> => {
+    isRaising = true;
+    while (waiting.size > 0) {
+      const marks = waiting;
+      waiting = new Map();
+      await orNull(raise(marks));
+    }
+    isRaising = false;
+  };
+
   return {
-    raise: (connectionId, mark) => void orNull(raise(new Map([[connectionId, mark]]))),
+    raise(connectionId, mark) {
+      if ((waiting.get(connectionId)?.generation ?? -1) < mark.generation) waiting.set(connectionId, mark);
+      if (!isRaising) void raiseWaiting();
+    },
     compare: async (marks) => await orNull(raise(marks)),
     read: async (connectionId) => (await orNull(readAll([connectionId])))?.[0]?.mark ?? null,
     close: (connectionId, version) =>

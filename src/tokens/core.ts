@@ -1,4 +1,5 @@
 import type { Clock } from "../clock.ts";
+import { shareReads } from "../concurrency.ts";
 import type { Leases } from "../coordination/leases.ts";
 import type { Marks } from "../coordination/marks.ts";
 import type { SpoolPlace } from "../coordination/spool.ts";
@@ -83,7 +84,9 @@ export function createTokenCore(parts: TokenCoreParts) {
   const lifecycle = { isDraining: false };
   const databaseClock = createDatabaseClock(clock);
   const subjectToken = async (name: string) => (await tokens.get(name, subjectWish)).accessToken;
-  const sender = createSender({ ...parts, subjectToken });
+  // Each request is made from the client as it is now. Those that are made at the same moment read it by one query.
+  const clients = { ...parts.clients, findById: shareReads(async (id) => await parts.clients.findById(id)) };
+  const sender = createSender({ ...parts, clients, subjectToken });
   const limits = createRequestLimiter({ limits: parts.requestLimits, sender, clock, onError: onBackgroundError });
   const lookups = createAccounts({ ...parts, sender });
   const common = { ...parts, databaseClock, sender, limits, lifecycle };

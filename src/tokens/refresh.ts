@@ -115,11 +115,13 @@ export function createRefresh(parts: RefreshParts): Refresh {
   const permitGate = createGate(permitsAtOnce);
   return async (row, need) => {
     const flight = { need, giveUpAtMs: clock.monotonicMs() + refreshTimes.flightMs };
+    // The mark is asked for beside the lease, so that both take the time of one.
+    const marked = parts.marks.read(row.id);
     // 3. Lease. It only keeps replicas from asking all at once: where it is unavailable, the permit alone decides.
     const lease = await leases.acquire(`refresh:${row.id}:${row.generation}`, refreshTimes.leaseSeconds * 1000);
     try {
       // Leases and marks are kept in the same place, so without leases there is no mark to read.
-      const restored = lease.state === "unavailable" ? null : await suspendIfRestored(parts, row);
+      const restored = lease.state === "unavailable" ? null : await suspendIfRestored(parts, row, marked);
       if (restored !== null) return restored;
       // The attempt in a cached row may have ended long ago. Only the row in Postgres shows the attempt of the lease's owner.
       let next: Next =
@@ -235,8 +237,12 @@ export async function attempt(
 }
 
 /** A row behind its mark comes from a restored database: its refresh token has most likely been spent. */
-export async function suspendIfRestored(parts: RefreshParts, row: TokenRow): Promise<RefreshOutcome | null> {
-  const mark = await parts.marks.read(row.id);
+export async function suspendIfRestored(
+  parts: RefreshParts,
+  row: TokenRow,
+  marked: Promise<Mark | null> = parts.marks.read(row.id),
+): Promise<RefreshOutcome | null> {
+  const mark = await marked;
   return mark === null || mark.generation <= row.generation ? null : await suspend(parts, row, mark);
 }
 

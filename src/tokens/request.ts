@@ -160,6 +160,14 @@ export function createSender(parts: SenderParts): Sender {
     return read;
   };
 
+  /** A client that was read for several requests is opened once. */
+  const openedSecrets = new WeakMap<ClientRow, string[]>();
+  const secretsOf = (client: ClientRow): string[] => {
+    const secrets = openedSecrets.get(client) ?? openClientSecrets(vault, client);
+    openedSecrets.set(client, secrets);
+    return secrets;
+  };
+
   const assemble = async <Row extends Owner & Place>(
     row: Row,
     owner: Row,
@@ -174,7 +182,7 @@ export function createSender(parts: SenderParts): Sender {
     // The secrets are opened with exactly the values that fill the requests.
     const inForce = { inputsInForce: { ...owner.inputs, ...client?.inputs } };
     const prepared = { row: { ...row, ...inForce }, owner: { ...owner, ...inForce }, client };
-    const clientSecrets = client === null ? [] : openClientSecrets(vault, client);
+    const clientSecrets = client === null ? [] : secretsOf(client);
     const whole = await complete(known, valuesOf({ ...prepared, definition: known, clientSecrets }, 0));
     if (row.chain && !whole.furtherTokens.some(({ name }) => name === row.chain)) throw furtherTokenGone(row);
     const definition = row.chain ? forFurtherToken(whole, row.chain) : whole;

@@ -47,28 +47,70 @@ export function createSweeper(parts: SweeperParts): Sweeper {
   const { rows, reads, refreshAhead, tokenHost, clock, random, onError } = parts;
   const gates = createHostGates({ perHost: requestsPerHost, monotonicMs: () => clock.monotonicMs(), random });
   const running = new Map<string, { provider: string; isQueued: boolean }>();
+  /** Those that wait for a turn at their host, in the order in which they came. */
+  const turns = new Set<{ ways: Ways; come: () => void }>();
+  /** Resolves when rows can be claimed that could not be before. */
+  let room = Promise.withResolvers<void>();
   const stopped = new AbortController();
   let tidiedMs = -Infinity;
   let lapsedMs = -Infinity;
 
+  const queuedOf = (provider: string): number =>
+    [...running.values()].filter((one) => one.isQueued && one.provider === provider).length;
   const busyProviders = (): string[] => {
-    const queued = [...running.values()].filter(({ isQueued }) => isQueued).map(({ provider }) => provider);
-    return [...new Set(queued)].filter((id) => queued.filter((other) => other === id).length >= maxQueued);
+    const providers = new Set([...running.values()].map(({ provider }) => provider));
+    return [...providers].filter((provider) => queuedOf(provider) >= maxQueued);
   };
 
   const waitSeconds = (ways: Ways): number => Math.max(gates.waitSeconds(ways.host), gates.waitSeconds(ways.client));
+  const isOpen = ({ host, client }: Ways): boolean => gates.isOpen(host) && gates.isOpen(client);
+
+  /** Waits until it may be its turn, but not for long, since a gate may open by itself. */
+  const nextTurn = async (ways: Ways): Promise<void> => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const turn = { ways, come: resolve };
+    turns.add(turn);
+    await withDeadline(promise, refreshTimes.sweepAgainMs, clock);
+    turns.delete(turn);
+  };
+
+  /** A request has ended: the first of those that may go now has its turn. */
+  const callNext = (): void => {
+    for (const turn of turns) {
+      if (!isOpen(turn.ways)) continue;
+      turns.delete(turn);
+      return turn.come();
+    }
+  };
 
   /** Waits for a turn at the host. False: that would take too long, so another replica may take the row. */
   const enter = async (ways: Ways): Promise<boolean> => {
     const giveUpMs = clock.monotonicMs() + (refreshTimes.claimSeconds * 1000) / 2;
-    while (!gates.isOpen(ways.host) || !gates.isOpen(ways.client)) {
+    while (!isOpen(ways)) {
       const isLong = waitSeconds(ways) * 1000 > refreshTimes.sweepMs;
       if (isLong || stopped.signal.aborted || clock.monotonicMs() >= giveUpMs) return false;
-      await clock.sleep(refreshTimes.sweepAgainMs, stopped.signal);
+      await nextTurn(ways);
     }
     gates.enter(ways.host);
     gates.enter(ways.client);
     return true;
+  };
+
+  const leave = (ways: Ways, failure: Failure | undefined): void => {
+    gates.leave(ways.host, troubleOf(failure));
+    // The limits may throttle one client and admit another.
+    const { isOfClient, retryAfterSeconds } = failure ?? {};
+    gates.leave(ways.client, isOfClient === true ? { retryAfterSeconds } : undefined);
+    callNext();
+  };
+
+  /** Notes what became of a row in hand; null: it is not in hand any more. Rows that were left because of it can be claimed now. */
+  const note = (row: TokenRow, state: { isQueued: boolean } | null): void => {
+    const { provider } = row;
+    const wasFull = queuedOf(provider) >= maxQueued || running.size >= maxRunning;
+    if (state === null) running.delete(row.id);
+    else running.set(row.id, { provider, ...state });
+    if (wasFull && queuedOf(provider) < maxQueued && running.size < maxRunning) room.resolve();
   };
 
   const refresh = async (row: TokenRow): Promise<void> => {
@@ -78,25 +120,21 @@ export function createSweeper(parts: SweeperParts): Sweeper {
       // With jitter, so that they do not all come when the wait ends.
       return await rows.postpone(row, waitSeconds(ways) * (1 + random()) + random());
     }
-    running.set(row.id, { provider: row.provider, isQueued: false });
+    note(row, { isQueued: false });
     let outcome: RefreshOutcome | undefined;
     try {
       outcome = await refreshAhead(row);
     } finally {
-      const failure = outcome?.failure;
-      gates.leave(ways.host, troubleOf(failure));
-      // The limits may throttle one client and admit another.
-      const { isOfClient, retryAfterSeconds } = failure ?? {};
-      gates.leave(ways.client, isOfClient === true ? { retryAfterSeconds } : undefined);
+      leave(ways, outcome?.failure);
     }
     // Claimed just before the shutdown began: give it back, so that other replicas need not wait for the end of the claim.
     if (outcome.kind === "left") await rows.postpone(row, 0);
   };
 
   const begin = (row: TokenRow): void => {
-    running.set(row.id, { provider: row.provider, isQueued: true });
+    note(row, { isQueued: true });
     const work = !hasWayToRefresh(row) ? rows.postpone(row, null) : refresh(row);
-    void work.catch(onError).finally(() => running.delete(row.id));
+    void work.catch(onError).finally(() => note(row, null));
   };
 
   /** True if more rows are due than could be claimed. */
@@ -161,14 +199,19 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     // With jitter, so that replicas that start together do not sweep together.
     await clock.sleep(random() * refreshTimes.sweepMs, stopped.signal);
     while (!stopped.signal.aborted) {
+      room = Promise.withResolvers<void>();
       const pauseMs = (await round()) ? refreshTimes.sweepAgainMs : refreshTimes.sweepMs;
-      await clock.sleep(pauseMs * (0.75 + random() / 2), stopped.signal);
+      await withDeadline(room.promise, pauseMs * (0.75 + random() / 2), clock);
     }
   };
 
   return {
     start: () => void loop(),
-    stop: () => stopped.abort(),
+    stop() {
+      stopped.abort();
+      room.resolve();
+      for (const { come } of turns) come();
+    },
     markInUse: async () => void (await attempt(markInUse)),
   };
 }

@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { createGate, createSingleFlight } from "../../src/concurrency.ts";
+import { createGate, createSingleFlight, shareReads } from "../../src/concurrency.ts";
 
 describe("a gate", () => {
   it("so many are let in at once, and the others in the order in which they came", async () => {
@@ -91,5 +91,45 @@ describe("a single flight", () => {
     await second;
     await idle;
     expect(flights.isRunning("b")).toBe(false);
+  });
+});
+
+describe("shared reads", () => {
+  function readsByHand() {
+    const begun: { key: string; answer: (value: string) => void; fail: (error: Error) => void }[] = [];
+    const read = shareReads<string>((key) => new Promise((answer, fail) => void begun.push({ key, answer, fail })));
+    return { begun, read };
+  }
+
+  it("whoever comes while one is under way gets the next one, with all others that came meanwhile", async () => {
+    const { begun, read } = readsByHand();
+    const first = read("a");
+    const late = [read("a"), read("a"), read("a")];
+    const other = read("b");
+    expect(begun.map(({ key }) => key)).toEqual(["a", "b"]);
+    begun[0]?.answer("old");
+    begun[1]?.answer("b");
+    expect([await first, await other]).toEqual(["old", "b"]);
+    await setImmediate();
+    expect(begun).toHaveLength(3);
+    begun[2]?.answer("new");
+    expect(await Promise.all(late)).toEqual(["new", "new", "new"]);
+    const last = read("a");
+    begun[3]?.answer("newest");
+    expect(await last).toBe("newest");
+  });
+
+  it("those that share one that fails get its error, and the next one begins anew", async () => {
+    const { begun, read } = readsByHand();
+    const first = read("a");
+    const late = Promise.allSettled([read("a"), read("a")]);
+    begun[0]?.fail(new Error("first"));
+    await expect(first).rejects.toThrow("first");
+    await setImmediate();
+    begun[1]?.fail(new Error("second"));
+    expect((await late).map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+    const last = read("a");
+    begun[2]?.answer("well");
+    expect(await last).toBe("well");
   });
 });

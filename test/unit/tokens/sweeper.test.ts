@@ -165,6 +165,20 @@ describe("the sweeper", () => {
     expect([stage.postponed, stage.errors]).toEqual([[], []]);
   });
 
+  it("begins the next at a host, and claims more for it, as soon as one has ended: no time passes between", async () => {
+    const stage = started();
+    stage.add("own", 200);
+    await stage.clock.pass(1000);
+    const since = stage.clock.monotonicMs();
+    while (stage.begun.length < 200) {
+      const before = stage.begun.length;
+      stage.finishAll();
+      await stage.clock.pass(0);
+      expect(stage.begun.length).toBeGreaterThan(before);
+    }
+    expect([stage.clock.monotonicMs() - since, stage.due.length]).toEqual([0, 0]);
+  });
+
   it("has at most 64 in hand, however many hosts there are, and claims no more than it can take", async () => {
     const stage = started();
     for (let provider = 0; provider < 20; provider++) stage.add(`p${provider}`, 8);
