@@ -17,10 +17,20 @@ export type Database = {
   direct: Direct;
   /** A pool of its own for the statements that store a provider's answer, so that no other work can use it up. */
   commits: Prisma;
+  /** The same pool, past Prisma's client. */
+  directCommits: Direct;
+  /**
+   * A request is about to be sent whose answer `commits` will store. Where no connection of it is idle, one is opened meanwhile, so that the answer
+   * need not wait for it. Never throws.
+   */
+  readyToStore(): void;
   /** For the audit: its tables may be locked, missing or without room while all others serve, so its errors say nothing about the database. */
   audit: Prisma;
   close(): Promise<void>;
 };
+
+/** As many as the sweeper has requests at one token host: answers that come together are stored together. */
+const commitConnections = 8;
 
 const session = { connectionTimeoutMillis: storeTimes.connectMs, query_timeout: storeTimes.queryMs };
 
@@ -43,7 +53,7 @@ export async function openPostgres(
   } catch (error) {
     throw refused(error, migrationUrl === null ? "DATABASE_URL" : "DATABASE_MIGRATION_URL");
   }
-  const [pool, commitPool] = [10, 5].map(
+  const [pool, commitPool] = [10, commitConnections].map(
     (max) => new PatientPool({ connectionString: databaseUrl, max, ...session }),
   ) as [PatientPool, PatientPool];
   const over = (each: PatientPool) => new PrismaClient({ adapter: new PrismaPg(each, { disposeExternalPool: true }) });
@@ -59,7 +69,15 @@ export async function openPostgres(
     await close();
     throw refused(error, "DATABASE_URL");
   }
-  return { prisma, commits, direct: directOver(pool, health), audit: watch(client, deafHealth), close };
+  return {
+    prisma,
+    direct: directOver(pool, health),
+    commits,
+    directCommits: directOver(commitPool, health),
+    readyToStore: () => commitPool.openAhead(),
+    audit: watch(client, deafHealth),
+    close,
+  };
 }
 
 function directOver(pool: PatientPool, health: DatabaseHealth): Direct {
@@ -241,6 +259,16 @@ export class PatientPool extends Pool {
     if (callback === undefined) return this.#enter();
     callbackify(() => this.#enter())((error, client) =>
       callback(error ?? undefined, client, (reason) => client.release(reason as Error)),
+    );
+  }
+
+  /** Opens a connection for whoever comes next, unless one is idle or there are as many as there may be. */
+  openAhead(): void {
+    if (this.idleCount > 0 || this.totalCount >= this.options.max) return;
+    // If it cannot be opened, whoever comes next learns why.
+    void this.connect().then(
+      (client) => client.release(),
+      () => undefined,
     );
   }
 

@@ -1,8 +1,8 @@
-/** A SELECT, and the name under which each session keeps it prepared. */
+/** A statement, and the name under which each session keeps it prepared. A name stands for one text. */
 export type Statement = { name: string; text: string };
 
 /**
- * Asks a SELECT past Prisma's client, which costs more than all the rest of a read. Only for what is read all the time, and for columns of
+ * Asks a statement past Prisma's client, which costs more than all the rest of a read. Only for what is asked all the time, and for columns of
  * these types and lists of texts. @throws as Prisma's client does here: BrokerError storage_unavailable, DatabaseBusyError
  */
 export type Direct = <Row>(statement: Statement, values: readonly unknown[]) => Promise<Row[]>;

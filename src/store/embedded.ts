@@ -52,6 +52,8 @@ export async function openEmbedded(
     prisma,
     direct,
     commits: prisma,
+    directCommits: direct,
+    readyToStore() {},
     audit: watch(client, deafHealth),
     async close() {
       await prisma.$disconnect();

@@ -45,7 +45,7 @@ export type PermitRequest = {
 };
 
 /** The statements that take, swap and give back a permit. */
-export function createPermitStatements({ prisma }: Pick<Database, "prisma">) {
+export function createPermitStatements({ prisma, direct, readyToStore }: Pick<Database, "prisma" | "direct" | "readyToStore">) {
   return {
     /** Notes why no request could be made. Nothing was sent, so this does not count as a failure. */
     async noteUnprepared({ id, generation }: Pick<TokenRow, "id" | "generation">, detail: string): Promise<void> {
@@ -104,7 +104,12 @@ export function createPermitStatements({ prisma }: Pick<Database, "prisma">) {
           SELECT p.id, 'no_refresh_token', ${json({ kept: false, reason: "duplicate_grant" })} FROM parted p)
         SELECT ${tokenColumns} FROM c`;
       try {
-        return (await prisma.$queryRaw<TokenRow[]>(statement))[0] ?? null;
+        // A takeover is rare, and has another text.
+        const name = ifAbandoned.promptly ? "take_permit_promptly" : "take_permit";
+        const asked = takeover === null ? direct<TokenRow>({ name, text: statement.text }, statement.values) : null;
+        const row = (await (asked ?? prisma.$queryRaw<TokenRow[]>(statement)))[0] ?? null;
+        if (row !== null) readyToStore();
+        return row;
       } catch (error) {
         if (takeover !== null && error instanceof DatabaseBusyError) return null;
         throw error;

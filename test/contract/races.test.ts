@@ -35,6 +35,8 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
       prisma,
       direct,
       commits: prisma,
+      directCommits: direct,
+      readyToStore() {},
       audit: prisma,
       close: async () => await prisma.$disconnect(),
     });
