@@ -45,7 +45,11 @@ export type PermitRequest = {
 };
 
 /** The statements that take, swap and give back a permit. */
-export function createPermitStatements({ prisma, direct, readyToStore }: Pick<Database, "prisma" | "direct" | "readyToStore">) {
+export function createPermitStatements({
+  prisma,
+  direct,
+  readyToStore,
+}: Pick<Database, "prisma" | "direct" | "readyToStore">) {
   return {
     /** Notes why no request could be made. Nothing was sent, so this does not count as a failure. */
     async noteUnprepared({ id, generation }: Pick<TokenRow, "id" | "generation">, detail: string): Promise<void> {

@@ -25,6 +25,11 @@ export type RowAsOf = { row: TokenRow; asOf: string };
 const asOf = Sql.sql`concat_ws(' ', c.xmin, (SELECT k.xmin FROM clients k WHERE k.id = c.client_ref),
   (SELECT p.xmin FROM connections p WHERE p.id = c.parent_id))`;
 
+const byName = {
+  name: "connections by name",
+  text: Sql.sql`SELECT ${tokenColumns}, ${asOf} AS "asOf" FROM connections c WHERE c.name = ANY($1::text[])`.text,
+};
+
 export function createTokenStatements(database: Database) {
   const { prisma, direct } = database;
   return {
