@@ -1,4 +1,4 @@
-import { createServer } from "node:http";
+import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Pool } from "pg";
 import { request } from "undici";
@@ -45,7 +45,9 @@ async function run(seconds: number): Promise<number> {
   return done;
 }
 
-const server = createServer((asked, response) => {
-  void run(Number(asked.url?.slice(1))).then((done) => response.end(String(done)));
-});
+async function serve(seconds: number, response: ServerResponse): Promise<void> {
+  response.end(String(await run(seconds)));
+}
+
+const server = createServer((asked, response) => void serve(Number(asked.url?.slice(1)), response));
 server.listen(0, "127.0.0.1", () => process.send?.((server.address() as AddressInfo).port));

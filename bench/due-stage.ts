@@ -11,9 +11,9 @@ import { needServices } from "./services.ts";
 export const dueConnections = 5000;
 const daySeconds = 86_400;
 
-export const numberAt = async (url: string): Promise<number> => Number(await (await request(url)).body.text());
+export const nameOf = (index: number): string => `due-${index}`;
 
-export type DueStage = Awaited<ReturnType<typeof startDueStage>>;
+export const numberAt = async (url: string): Promise<number> => Number(await (await request(url)).body.text());
 
 /** A broker on Postgres and Redis, thousands of connections with fresh tokens, and a provider that answers at once. */
 export async function startDueStage() {
@@ -32,7 +32,6 @@ export async function startDueStage() {
   await api.createClient({ name: "bench", provider: "bench", client_id: "bench", client_secret: "bench" });
   await api.createConnection({ name: "like", provider: "bench", client: "bench", grant: "import" });
   const [id = "", base64 = ""] = broker.encryptionKeys.split(":");
-  const nameOf = (index: number) => `due-${index}`;
   await fillConnections({
     databaseUrl,
     key: { id, key: Buffer.from(base64, "base64") },
@@ -49,7 +48,6 @@ export async function startDueStage() {
   return {
     broker,
     tokenUrl,
-    nameOf,
     /** Makes all connections due at once and does `work` meanwhile. @returns how many refreshes were sent for each second of the work, and of the broker's CPU */
     async whileDue(work: () => Promise<unknown>): Promise<{ perSecond: number; perCpuSecond: number }> {
       // The servers of the tests do it never by themselves.

@@ -1,4 +1,4 @@
-import { startDueStage } from "../due-stage.ts";
+import { nameOf, startDueStage } from "../due-stage.ts";
 import { type BenchCase, format, inTurn, median, runOnGeneratorCore } from "../harness.ts";
 
 const readConnections = 100;
@@ -13,7 +13,7 @@ export const readsWhileRefreshing: BenchCase = {
   unit: "ms (p99)",
   async run({ seconds, ...bench }) {
     await using stage = await startDueStage();
-    const { broker, nameOf } = stage;
+    const { broker } = stage;
     const key = await broker.api.createKey({ name: "bench", abilities: ["tokens"], connections: ["due-*"] });
     const urls = Array.from({ length: readConnections }, (_none, index) => `${broker.url}/tokens/${nameOf(index)}`);
     const medians: number[] = [];

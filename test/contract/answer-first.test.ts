@@ -11,24 +11,27 @@ type Query = (this: Client, ...given: unknown[]) => unknown;
 /** How many turns of other work stand in the line of the event loop when the answer comes. */
 const others = 50;
 
+const order: string[] = [];
+const query = Reflect.get(Client.prototype, "query") as Query;
+
+/** pg writes a statement to its idle connection when it is asked. */
+const noting: Query = function (this: Client, ...given) {
+  const [asked] = given as [string | { text?: string }];
+  const text = typeof asked === "string" ? asked : (asked.text ?? "");
+  if (text.includes("stored_answers")) order.push("stored");
+  return query.apply(this, given);
+};
+
 describeWithServices(["postgres"], "an answer goes first", () => {
-  const order: string[] = [];
-  const query = Client.prototype.query as unknown as Query;
   let stage: StoreStage;
 
   beforeAll(async () => {
     const health = createDatabaseHealth(() => performance.now());
     stage = new StoreStage(await openPostgres(await useDatabase(), health));
-    // pg writes a statement to its idle connection when it is asked.
-    Client.prototype.query = function (this: Client, ...given: unknown[]) {
-      const [asked] = given as [string | { text?: string }];
-      const text = typeof asked === "string" ? asked : (asked.text ?? "");
-      if (text.includes("stored_answers")) order.push("stored");
-      return query.apply(this, given);
-    } as unknown as typeof Client.prototype.query;
+    Reflect.set(Client.prototype, "query", noting);
   });
   afterAll(async () => {
-    Client.prototype.query = query as unknown as typeof Client.prototype.query;
+    Reflect.set(Client.prototype, "query", query);
     await stage.database.close();
   });
 

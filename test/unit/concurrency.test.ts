@@ -94,13 +94,13 @@ describe("a single flight", () => {
   });
 });
 
-describe("shared reads", () => {
-  function readsByHand() {
-    const begun: { key: string; answer: (value: string) => void; fail: (error: Error) => void }[] = [];
-    const read = shareReads<string>((key) => new Promise((answer, fail) => void begun.push({ key, answer, fail })));
-    return { begun, read };
-  }
+function readsByHand() {
+  const begun: { key: string; answer: (value: string) => void; fail: (error: Error) => void }[] = [];
+  const read = shareReads<string>((key) => new Promise((answer, fail) => void begun.push({ key, answer, fail })));
+  return { begun, read };
+}
 
+describe("shared reads", () => {
   it("whoever comes while one is under way gets the next one, with all others that came meanwhile", async () => {
     const { begun, read } = readsByHand();
     const first = read("a");
