@@ -254,6 +254,7 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
 
     /** Those of the names of labels to which a caller is bound: a key or workload that has not ended. Those of WORKLOADS_FILE are not here. */
     async bindingLabels(names: readonly string[]): Promise<string[]> {
+      if (names.length === 0) return [];
       return (await prisma.$queryRaw<{ name: string }[]>`${bindingLabels(names)}`).map(({ name }) => name);
     },
 
