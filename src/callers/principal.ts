@@ -183,17 +183,27 @@ export function likePatterns({ connections }: Pick<Principal, "connections">): s
 
 /** Whether one of the patterns covers a name, or all names that another pattern covers. */
 function isCovered(nameOrPattern: string, patterns: readonly string[]): boolean {
-  return patterns.some((pattern) => matchesStars(pattern, nameOrPattern));
+  let split = splitPatterns.get(patterns);
+  if (split === undefined) splitPatterns.set(patterns, (split = patterns.map((pattern) => pattern.split("*"))));
+  return split.some((parts) => matchesParts(parts, nameOrPattern));
 }
 
-/** Whether a pattern fits a whole text, `*` standing for any characters. Looks for the parts between stars, one after the other, from the left. */
+/** Lists of patterns that were split at their stars: those of a caller are tried for each read. */
+const splitPatterns = new WeakMap<readonly string[], string[][]>();
+
+/** Whether a pattern fits a whole text, `*` standing for any characters. */
 export function matchesStars(pattern: string, name: string): boolean {
-  const [first = "", ...rest] = pattern.split("*");
-  if (rest.length === 0) return name === pattern;
+  return matchesParts(pattern.split("*"), name);
+}
+
+/** Looks for the parts between stars, one after the other, from the left. */
+function matchesParts(parts: readonly string[], name: string): boolean {
+  const [first = ""] = parts;
+  if (parts.length === 1) return name === first;
   if (!name.startsWith(first)) return false;
-  const last = rest.pop() ?? "";
+  const last = parts.at(-1) ?? "";
   let at = first.length;
-  for (const part of rest) {
+  for (const part of parts.slice(1, -1)) {
     const found = name.indexOf(part, at);
     if (found < 0) return false;
     at = found + part.length;

@@ -41,8 +41,9 @@ type Options = {
 };
 
 type Snapshot = { declared: readonly Declared[]; silentIssuers: ReadonlySet<string>; turn: number };
-/** A token, and the keys that have verified it, by the source of each. */
-type Verified = { jwt: Jwt; size: number; keys: Map<string, IssuerKey> };
+/** A token, and the keys that have verified it, by the source of each. `accepted`: as what it counted last. */
+type Verified = { jwt: Jwt; size: number; keys: Map<string, IssuerKey>; accepted: Accepted | null };
+type Accepted = { principal: Principal; workload: Declared; snapshot: Snapshot };
 
 const all = "all";
 const mostTokens = 10_000;
@@ -88,15 +89,19 @@ export function createWorkloadService(options: Options) {
     silentIssuers: new Set(rows.filter(({ isSilent }) => isSilent).map(({ issuer }) => issuer)),
   });
 
+  const stands = ({ row }: Declared, { turn: readAt }: Snapshot) =>
+    row === null || (endedAt.get(row.id) ?? -1) < readAt;
+
   /** `trouble`: why only those of the file are known. */
   const current = async () => {
     try {
-      const { declared, silentIssuers, turn: readAt } = (await cache.read(all)) ?? snapshotOf([], 0);
-      const standing = declared.filter(({ row }) => row === null || (endedAt.get(row.id) ?? -1) < readAt);
-      return { declared: [...file, ...standing], silentIssuers, trouble: null };
+      const snapshot = (await cache.read(all)) ?? snapshotOf([], 0);
+      const { silentIssuers } = snapshot;
+      const standing = snapshot.declared.filter((workload) => stands(workload, snapshot));
+      return { declared: [...file, ...standing], silentIssuers, trouble: null, snapshot };
     } catch (error) {
       if (!isStorageUnavailable(error) || file.length === 0) throw error;
-      return { declared: file, silentIssuers: new Set<string>(), trouble: error };
+      return { declared: file, silentIssuers: new Set<string>(), trouble: error, snapshot: null };
     }
   };
 
@@ -120,11 +125,11 @@ export function createWorkloadService(options: Options) {
   };
 
   /** @throws RefusedToken, BrokerError */
-  const identify = async (token: string): Promise<{ workload: Declared; jwt: Jwt; expiresMs: number }> => {
-    const digest = hash("sha256", token, "base64");
-    const known = verified.get(digest) ?? { jwt: readJwt(token), size: token.length, keys: new Map() };
+  const identify = async (token: string): Promise<{ workload: Declared; principal: Principal }> => {
+    const digest = digestOf(token);
+    const known = verified.get(digest) ?? { jwt: readJwt(token), size: token.length, keys: new Map(), accepted: null };
     const { jwt } = known;
-    const { declared, silentIssuers, trouble } = await current();
+    const { declared, silentIssuers, trouble, snapshot } = await current();
     const ofIssuer = declared.filter(({ issuer }) => issuer === jwt.issuer);
     const meant = ofIssuer.filter(({ audience }) => jwt.audiences.includes(audience));
     /** What this replica cannot know now might have accepted it. */
@@ -154,16 +159,32 @@ export function createWorkloadService(options: Options) {
     verified.set(digest, known);
     if (others.length > 0) return refuse(`it matches ${signed.map(({ name }) => name).join(" and ")}`);
     if (workload.expiresAt !== null && workload.expiresAt.getTime() <= nowMs()) return refuse("the workload has ended");
-    return { workload, jwt, expiresMs };
+    const principal = principalOf(workload, { jwt, expiresMs });
+    known.accepted = snapshot && { principal, workload, snapshot };
+    return { workload, principal };
   };
 
   return {
+    /** The caller of a token that was accepted here, while all that it rests on is still trusted. Null: `authenticate` finds out. Asks nobody. */
+    known(token: string): Principal | null {
+      const known = verified.get(digestOf(token));
+      if (known === undefined || known.accepted === null) return null;
+      const { principal, workload, snapshot } = known.accepted;
+      const key = known.keys.get(sourceId(workload));
+      const isTrusted = cache.trusted(all) === snapshot && stands(workload, snapshot);
+      if (!isTrusted || key === undefined || !issuerKeys.has(workload, key)) return null;
+      const isOver = workload.expiresAt !== null && workload.expiresAt.getTime() <= nowMs();
+      if (isOver || !countsNow(known.jwt, nowMs())) return null;
+      if (workload.row !== null) peers.uses("workload", workload.row.id);
+      return principal;
+    },
+
     /** @throws BrokerError unauthenticated, with the same text whatever is wrong; issuer_unavailable, storage_unavailable, encryption_key_missing */
     async authenticate(token: string): Promise<Principal> {
       try {
-        const { workload, jwt, expiresMs } = await identify(token);
+        const { workload, principal } = await identify(token);
         if (workload.row !== null) peers.uses("workload", workload.row.id);
-        return principalOf(workload, { jwt, expiresMs });
+        return principal;
       } catch (error) {
         if (!(error instanceof RefusedToken)) throw error;
         onRefused(error.message);
@@ -276,6 +297,18 @@ function requireTime({ claims }: Jwt, nowMs: number): number {
   if (exp - (iat ?? now) > callerTimes.tokenLifeSeconds) throw new RefusedToken("it lives longer than 24 hours");
   return exp * 1000;
 }
+
+function countsNow(jwt: Jwt, nowMs: number): boolean {
+  try {
+    requireTime(jwt, nowMs);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** What stands for a token in memory. */
+const digestOf = (token: string) => hash("sha256", token, "base64");
 
 function isTime(value: unknown): value is number {
   return typeof value === "number" && Number.isFinite(value) && value >= 0;

@@ -32,7 +32,7 @@ import { installSchemas, refuseControlCharacters, refuseUnknownFields } from "./
 const largestBodyBytes = 64 * 1024;
 
 /** The instances that routes call. */
-export type AppParts = TokenRoutesOptions &
+export type AppParts = Omit<TokenRoutesOptions, "loaded"> &
   Pick<FreshReadOptions, "tokens" | "readCounter"> &
   ConnectionRoutesOptions &
   GrantRoutesOptions &
@@ -66,7 +66,8 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   const answering = { asker, headers: answerHeaders(parts.publicUrl) };
   let isClosing = false;
   const options = serverOptions(answering);
-  const fresh = createFreshRead({ ...parts, headers: answering.headers, isClosing: () => isClosing });
+  const loaded: TokenRoutesOptions["loaded"] = new WeakMap();
+  const fresh = createFreshRead({ ...parts, loaded, headers: answering.headers, isClosing: () => isClosing });
   const onError = (err: unknown) => parts.log.error({ err }, "a fresh read failed, and was answered the general way");
   const app = fastify({
     // Where every answer is logged, none takes the short way.
@@ -93,7 +94,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
       auditRoutes(scope, parts.audit);
       await routes(scope.withTypeProvider<TypeBoxTypeProvider>());
     });
-  await api("tokens", async (scope) => await tokenRoutes(scope, parts));
+  await api("tokens", async (scope) => await tokenRoutes(scope, { ...parts, loaded }));
   await api("connections", async (scope) => {
     await connectionRoutes(scope, parts);
     await grantRoutes(scope, parts);

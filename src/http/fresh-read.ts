@@ -1,18 +1,24 @@
 import { createServer, type IncomingMessage, type ServerOptions, type ServerResponse } from "node:http";
 import type { FastifyServerFactory } from "fastify";
 import type { KeyService } from "../callers/keys.ts";
-import { mayUse, type Principal } from "../callers/principal.ts";
+import { coversName, mayUse, type Principal } from "../callers/principal.ts";
+import type { WorkloadService } from "../callers/workloads.ts";
+import { looksLikeJwt } from "../jwt-form.ts";
+import { binds } from "../labels.ts";
 import type { FreshToken, TokenService } from "../tokens/read.ts";
 import type { AnswerHeaders } from "./headers.ts";
 import type { TokenRoutesOptions } from "./routes/tokens.ts";
 import { viewToken } from "./views.ts";
 
-/** Answers a request if it can. False: it has done nothing, and the general way answers. */
-export type FreshRead = (request: IncomingMessage, response: ServerResponse) => boolean;
+/** Answers a request if it can, sooner or later. False: it has sent and counted nothing, and the general way answers. */
+export type FreshRead = (request: IncomingMessage, response: ServerResponse) => boolean | Promise<boolean>;
 
 export type FreshReadOptions = {
   keys: Pick<KeyService, "known">;
-  tokens: Pick<TokenService, "fresh" | "noteFresh" | "issueFresh">;
+  workloads: Pick<WorkloadService, "known">;
+  tokens: Pick<TokenService, "fresh" | "load" | "noteFresh" | "issueFresh">;
+  /** For requests that the general way answers after all. */
+  loaded: TokenRoutesOptions["loaded"];
   /** What `countReadResult` of the general way counts; each call counts one. */
   readCounter: (read: Parameters<TokenRoutesOptions["countReadResult"]>[0]) => () => void;
   headers: AnswerHeaders;
@@ -33,42 +39,66 @@ type Prepared = {
 
 const path = "/tokens/";
 const scheme = "Bearer ";
+/** Of a connection. */
+const nameForm = /^[a-z0-9][a-z0-9._-]{0,127}$/;
 
 /**
- * The short way of `GET /tokens/:connection`: a key that was verified, a row that is trusted, a token that is fresh, no wishes. All of it is in memory,
- * so nothing is waited for. Everything else, every refusal included, goes the general way (routes/tokens.ts). Both ways send the same bytes:
- * test/integration/fresh-read-bytes.test.ts.
+ * The short way of `GET /tokens/:connection`: a caller that is known, a row that is trusted, a token that is fresh, no wishes. All of it is in memory,
+ * but for the row, which is read first if need be. Everything else, every refusal included, goes the general way (routes/tokens.ts). Both ways
+ * send the same bytes: test/integration/fresh-read-bytes.test.ts.
  */
-export function createFreshRead({ keys, tokens, readCounter, headers, isClosing }: FreshReadOptions): FreshRead {
+export function createFreshRead(options: FreshReadOptions): FreshRead {
+  const { keys, workloads, tokens, loaded, readCounter, headers, isClosing } = options;
   const prepared = new WeakMap<FreshToken["found"], Prepared>();
   const sent = [...Object.entries(headers).flat(), "content-type", "application/json; charset=utf-8", "content-length"];
+
+  /** False: nothing is done for this caller. A refusal costs the same whatever is in memory. */
+  const answer = (by: Principal, fresh: FreshToken, response: ServerResponse): boolean => {
+    let ready = prepared.get(fresh.found);
+    let count = ready?.allowed.get(by);
+    if (ready === undefined || count === undefined) {
+      if (!by.abilities.includes("tokens") || !mayUse(by, fresh.found.row)) return false;
+      ready ??= prepare(viewToken(tokens.issueFresh(fresh)));
+      prepared.set(fresh.found, ready);
+      count = readCounter({ by, connection: fresh.found.row.name, result: "ok" });
+      ready.allowed.set(by, count);
+    }
+    tokens.noteFresh(fresh);
+    count();
+    const expiresIn = String(fresh.expiresInSeconds);
+    response.writeHead(200, [...sent, String(ready.bytes + expiresIn.length)]);
+    response.end(ready.head + expiresIn + ready.tail, ready.encoding);
+    return true;
+  };
+
+  const readFirst = async (by: Principal, name: string, { request, response }: Asked): Promise<boolean> => {
+    const loading = tokens.load(name);
+    loaded.set(request, loading);
+    const found = await loading.catch(() => null); // the general way says what is wrong
+    // failpoint: row read first
+    if (response.destroyed) return true; // nobody is there any more
+    const fresh = found === null ? null : tokens.fresh(name);
+    return fresh !== null && answer(by, fresh, response);
+  };
 
   return (request, response) => {
     const { method, url = "" } = request;
     const { authorization } = request.headers;
     // A query or an escape sequence is part of no connection's name.
     if (method !== "GET" || !url.startsWith(path) || authorization?.startsWith(scheme) !== true) return false;
-    const by = keys.known(authorization.slice(scheme.length));
-    const fresh = by === null || isClosing() ? null : tokens.fresh(url.slice(path.length));
-    if (by === null || fresh === null) return false;
-    let answer = prepared.get(fresh.found);
-    let count = answer?.allowed.get(by);
-    if (answer === undefined || count === undefined) {
-      // Before anything is done for this caller: a refusal costs the same whatever is in memory.
-      if (!by.abilities.includes("tokens") || !mayUse(by, fresh.found.row)) return false;
-      answer ??= prepare(viewToken(tokens.issueFresh(fresh)));
-      prepared.set(fresh.found, answer);
-      count = readCounter({ by, connection: fresh.found.row.name, result: "ok" });
-      answer.allowed.set(by, count);
-    }
-    tokens.noteFresh(fresh);
-    count();
-    const expiresIn = String(fresh.expiresInSeconds);
-    response.writeHead(200, [...sent, String(answer.bytes + expiresIn.length)]);
-    response.end(answer.head + expiresIn + answer.tail, answer.encoding);
-    return true;
+    const bearer = authorization.slice(scheme.length);
+    const by = looksLikeJwt(bearer) ? workloads.known(bearer) : keys.known(bearer);
+    if (by === null || isClosing()) return false;
+    const name = url.slice(path.length);
+    const fresh = tokens.fresh(name);
+    if (fresh !== null) return answer(by, fresh, response);
+    // Only for callers who may know whether there is such a connection.
+    const mayLoad = nameForm.test(name) && by.abilities.includes("tokens") && !binds(by.labels) && coversName(by, name);
+    return mayLoad && readFirst(by, name, { request, response });
   };
 }
+
+type Asked = { request: IncomingMessage; response: ServerResponse };
 
 function prepare(view: ReturnType<typeof viewToken>): Prepared {
   const mark = '"expires_in":0,';
@@ -91,13 +121,21 @@ export const serverWith =
   ): FastifyServerFactory =>
   (handler, { keepAliveTimeout, connectionTimeout }) => {
     const server = createServer(http, (request, response) => {
-      try {
-        if (fresh(request, response)) return;
-      } catch (error) {
+      const answerGenerally = () => {
+        if (response.headersSent) response.destroy();
+        else handler(request, response);
+      };
+      const fail = (error: unknown) => {
         onError(error);
+        answerGenerally();
+      };
+      try {
+        const isAnswered = fresh(request, response);
+        if (isAnswered === false) answerGenerally();
+        else if (isAnswered !== true) isAnswered.then((isDone) => isDone || answerGenerally()).catch(fail);
+      } catch (error) {
+        fail(error);
       }
-      if (response.headersSent) response.destroy();
-      else handler(request, response);
     });
     server.keepAliveTimeout = Number(keepAliveTimeout);
     server.setTimeout(Number(connectionTimeout));

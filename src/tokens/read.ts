@@ -33,6 +33,8 @@ type TokenWish = {
   waitSeconds: number;
   /** A further token of the connection, by name; null: its own. */
   furtherToken?: string | null;
+  /** What `load` has read for this caller, whose patterns alone decide. */
+  loaded?: Promise<KnownConnection | null> | undefined;
 };
 
 /** A row that is trusted, and whose token is fresh. */
@@ -44,6 +46,8 @@ export type TokenService = {
    * are not looked at, so nothing is noted.
    */
   fresh(name: string): FreshToken | null;
+  /** Reads the row, so that `fresh` may have it then. It is in memory, or costs a query, which many share. @throws BrokerError */
+  load(name: string): Promise<KnownConnection | null>;
   /** Notes that it is handed out. */
   noteFresh(fresh: FreshToken): void;
   /** What `get` answers for it, the seconds aside. */
@@ -99,16 +103,16 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
 
   const get: TokenService["get"] = async (connection, wish) => {
-    const { furtherToken = null, labels } = wish;
+    const { furtherToken = null, labels, loaded } = wish;
     const bypass = wish.rejectedVersion !== null;
     const found =
       furtherToken === null
-        ? await find(connection, { bypass, labels })
+        ? await find(connection, { bypass, labels, loaded })
         : await findFurther(connection, furtherToken, { bypass, labels });
     const served = await serve(found, wish);
     const token = found.row.grant === "token_exchange" ? await warnOfOwner(connection, served) : served;
     // The connection may have ended since it was read, and its name may belong to another one now.
-    if (cache.hasEnded(found)) return await get(connection, wish);
+    if (cache.hasEnded(found)) return await get(connection, { ...wish, loaded: undefined });
     // Its labels may have changed meanwhile.
     const newest = binds(labels) ? cache.peek(connection) : null;
     if (newest !== null && !carries(newest.row.labels, labels)) throw connectionNotFound(connection);
@@ -305,8 +309,9 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const hasLabels = async (name: string, labels: Labels): Promise<boolean> =>
     await labelChecks.run(JSON.stringify([name, labels]), async () => await rows.hasLabels(name, labels));
 
-  const find = async (name: string, { bypass, labels = {} }: { bypass: boolean; labels?: Labels }) => {
-    const found = await readLabelled(name, { bypass, labels });
+  type Finding = { bypass: boolean; labels?: Labels; loaded?: TokenWish["loaded"] };
+  const find = async (name: string, { bypass, labels = {}, loaded }: Finding) => {
+    const found = await (loaded ?? readLabelled(name, { bypass, labels }));
     if (found === null) throw connectionNotFound(name);
     requireProven(found);
     if (found.row.status === "disabled" || isKilled(found.row)) throw unavailable(found.row);
@@ -356,6 +361,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       const { expiresAt } = found.row;
       return { found, expiresInSeconds: expiresAt === null ? null : Math.floor((expiresAt.getTime() - nowMs) / 1000) };
     },
+    load: async (name) => await readRow(name, false),
     noteFresh({ found }) {
       reads.note(found.row);
       parts.onServed(found.row.id);

@@ -21,12 +21,13 @@ async function commandsIn(redis: Redis): Promise<string[]> {
 
 /**
  * Statements that a broker sends whether anybody reads or not: sweeping, polling for devices, noting once that a token is read, deleting
- * what is old, the guard against restores, asking what has ended.
+ * what is old, the guard against restores, asking what has ended, looking for a rotation of keys.
  */
 const sweeping = [
   /UPDATE connections c SET next_refresh_at = clock_timestamp\(\)/,
   /UPDATE connections c SET in_use = true/,
   /UPDATE tombstones/,
+  /UPDATE rotations/,
   /DELETE FROM (connection_events|candidates|request_limits)/,
   /(UPDATE|FROM) device_authorizations/,
   /FROM held_grants h/,

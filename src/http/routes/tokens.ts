@@ -1,3 +1,4 @@
+import type { IncomingMessage } from "node:http";
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import type { ApiRequest } from "../../providers/oauth/side-requests.ts";
@@ -12,6 +13,8 @@ import { viewToken } from "../views.ts";
 export type TokenRoutesOptions = {
   tokens: Pick<TokenService, "get" | "refuse">;
   describeRequest: (connection: string, accessToken: string) => Promise<ApiRequest>;
+  /** What `load` has read for a request, which is read no second time. */
+  loaded: WeakMap<IncomingMessage, ReturnType<TokenService["load"]>>;
   /** Called for each read that a key makes. `connection` null: it is unknown, or not for this key. */
   countReadResult: (read: { by: Principal; connection: string | null; result: string }) => void;
 };
@@ -59,7 +62,7 @@ export const tokensPath = "/tokens/:connection";
 /** What services call. Plain reads of a fresh token are answered before (../fresh-read.ts), with the same bytes. */
 export async function tokenRoutes(
   app: ApiScope,
-  { tokens, describeRequest, countReadResult }: TokenRoutesOptions,
+  { tokens, describeRequest, loaded, countReadResult }: TokenRoutesOptions,
 ): Promise<void> {
   const schema = {
     operationId: "getToken",
@@ -80,7 +83,7 @@ export async function tokenRoutes(
     const { labels } = by;
     const wish = { labels, minTtlSeconds: min_ttl, rejectedVersion: rejected_version ?? null, waitSeconds: wait };
     const asked = coversName(by, connection)
-      ? tokens.get(connection, { ...wish, furtherToken })
+      ? tokens.get(connection, { ...wish, furtherToken, loaded: loaded.get(request.raw) })
       : tokens.refuse(connection, labels);
     const token = await asked.catch((error: unknown) => {
       const result = error instanceof BrokerError ? error.code : "internal_error";

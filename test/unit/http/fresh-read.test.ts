@@ -18,19 +18,36 @@ const caller: Principal = {
 const row = tokenRow({ name: "acme-shop", labels: { customer: "acme" } });
 const issued = { connection: "acme-shop", accessToken: "☃", scopes: ['"expires_in":0,'], warnings: [] };
 
-type Given = { by?: Principal; name?: string; labels?: Record<string, string>; isClosing?: boolean };
+type Given = {
+  by?: Principal;
+  name?: string;
+  labels?: Record<string, string>;
+  isClosing?: boolean;
+  /** The row is not in memory. What happens when it is read. */
+  reads?: (response: { destroyed: boolean }) => "found" | "missing";
+};
 
 /** What is sent for one request, if it takes the short way, and what is counted. */
-function ask(request: Partial<IncomingMessage>, given: Given = {}) {
-  const { by = caller, name = row.name, labels = row.labels, isClosing = false } = given;
+async function ask(request: Partial<IncomingMessage>, given: Given = {}) {
+  const { by = caller, name = row.name, labels = row.labels, isClosing = false, reads } = given;
+  let isInMemory = reads === undefined;
   const found = { row: { ...row, name, labels }, accessToken: "☃", unreadable: null, askedAt: 0, asOf: null };
   const sent: unknown[] = [];
   const counted: unknown[] = [];
   const done: string[] = [];
+  const loaded = new WeakMap<IncomingMessage, Promise<typeof found | null>>();
   const read = createFreshRead({
     keys: { known: (key) => (key === "right" ? by : null) },
+    workloads: { known: (token) => (token === "eyJ.right.x" ? by : null) },
+    loaded,
     tokens: {
-      fresh: (asked): FreshToken | null => (asked === name ? { found, expiresInSeconds: 77 } : null),
+      fresh: (asked): FreshToken | null => (isInMemory && asked === name ? { found, expiresInSeconds: 77 } : null),
+      async load(asked) {
+        done.push(`read ${asked}`);
+        await Promise.resolve();
+        isInMemory = reads?.(response) === "found";
+        return isInMemory ? found : null;
+      },
       noteFresh: () => void done.push("noted"),
       issueFresh() {
         done.push("issued");
@@ -42,17 +59,22 @@ function ask(request: Partial<IncomingMessage>, given: Given = {}) {
     isClosing: () => isClosing,
   });
   const response = {
+    destroyed: false,
     writeHead: (status: number, headers: string[]) => void sent.push(status, headers),
     end: (body: string, encoding: string) => void sent.push(Buffer.from(body, encoding as BufferEncoding)),
   };
-  const wasAnswered = read(request as IncomingMessage, response as unknown as ServerResponse);
-  return { wasAnswered, sent, counted, done };
+  const wasAnswered = await read(request as IncomingMessage, response as unknown as ServerResponse);
+  const wasRead = await loaded.get(request as IncomingMessage)?.then(
+    (what) => what?.row.name ?? null,
+    (error: Error) => error.message,
+  );
+  return { wasAnswered, sent, counted, done, ...(wasRead !== undefined && { wasRead }) };
 }
 
 const plain = { method: "GET", url: "/tokens/acme-shop", headers: { authorization: "Bearer right" } };
 
-test("a plain read by a known caller is answered, counted, and as long as it says", () => {
-  const { wasAnswered, sent, counted, done } = ask(plain);
+test("a plain read by a known caller is answered, counted, and as long as it says", async () => {
+  const { wasAnswered, sent, counted, done } = await ask(plain);
   const [status, headers, body] = sent as [number, string[], Buffer];
   expect([wasAnswered, status, counted, done]).toEqual([true, 200, ["acme-shop"], ["issued", "noted"]]);
   expect(headers).toEqual([
@@ -68,6 +90,59 @@ test("a plain read by a known caller is answered, counted, and as long as it say
     expires_in: 77,
     scopes: ['"expires_in":0,'],
   });
+});
+
+test("a workload's read is answered as a key's", async () => {
+  const request = { ...plain, headers: { authorization: "Bearer eyJ.right.x" } };
+  expect(await ask(request)).toEqual(await ask(plain));
+  expect((await ask({ ...plain, headers: { authorization: "Bearer eyJ.wrong.x" } })).wasAnswered).toBe(false);
+});
+
+const unbound = { ...caller, labels: {} };
+const url = "/tokens/acme-shop";
+
+test("a row that is not in memory is read first, once", async () => {
+  const { wasAnswered, sent, counted, done } = await ask({ ...plain }, { by: unbound, reads: () => "found" });
+  expect([wasAnswered, sent[0], counted, done]).toEqual([
+    true,
+    200,
+    ["acme-shop"],
+    ["read acme-shop", "issued", "noted"],
+  ]);
+});
+
+test("nobody is answered, and nothing counted, who has gone meanwhile", async () => {
+  const gone = (response: { destroyed: boolean }) => {
+    response.destroyed = true;
+    return "found" as const;
+  };
+  const { wasAnswered, sent, counted } = await ask({ ...plain }, { by: unbound, reads: gone });
+  expect([wasAnswered, sent, counted]).toEqual([true, [], []]);
+});
+
+test("what was read in vain is not read again by the general way, and an outage is that of both", async () => {
+  const missing = await ask({ ...plain }, { by: unbound, reads: () => "missing" });
+  expect(missing).toMatchObject({ wasAnswered: false, sent: [], counted: [], wasRead: null });
+  const away = () => {
+    throw new Error("away");
+  };
+  const failed = await ask({ ...plain }, { by: unbound, reads: away });
+  expect(failed).toMatchObject({ wasAnswered: false, sent: [], counted: [], wasRead: "away" });
+  const other = await ask({ ...plain, url: "/tokens/acme-other" }, { by: unbound, reads: () => "found" });
+  expect(other).toMatchObject({ wasAnswered: false, sent: [], counted: [] });
+});
+
+test.each<[string, object, Given]>([
+  ["by a caller who is bound to labels", { url }, {}],
+  ["by a caller whose patterns do not cover it", { url }, { by: { ...unbound, connections: ["other-*"] } }],
+  ["by a caller without the ability", { url }, { by: { ...unbound, abilities: ["connections"] } }],
+  ["for a further token", { url: `${url}#page` }, { by: unbound }],
+  ["with an escape sequence", { url: "/tokens/acme%2Dshop" }, { by: unbound }],
+  ["with a query", { url: `${url}?min_ttl=1` }, { by: unbound }],
+  ["while the process stops", { url }, { by: unbound, isClosing: true }],
+])("nothing is read first for a request %s", async (_is, request, given) => {
+  const asked = await ask({ ...plain, ...request }, { ...given, reads: () => "found" });
+  expect(asked).toEqual({ wasAnswered: false, sent: [], counted: [], done: [] });
 });
 
 test.each<[string, object, Given?]>([
@@ -87,8 +162,8 @@ test.each<[string, object, Given?]>([
     { name: "acme-shop#page" },
   ],
   ["while the process stops", plain, { isClosing: true }],
-])("nothing is done for a request %s", (_is, request, given) => {
-  expect(ask(request as Partial<IncomingMessage>, given)).toEqual({
+])("nothing is done for a request %s", async (_is, request, given) => {
+  expect(await ask(request as Partial<IncomingMessage>, given)).toEqual({
     wasAnswered: false,
     sent: [],
     counted: [],
@@ -98,16 +173,24 @@ test.each<[string, object, Given?]>([
 
 const general = (_request: IncomingMessage, response: ServerResponse) => void response.end("general");
 
-test("a fault in the short way ends no process: the general way answers, and the fault is told", async () => {
-  const told: unknown[] = [];
-  const fault = new Error("of the short way");
-  const broken = () => {
-    throw fault;
-  };
-  const factory = serverWith(broken, { http: {}, onError: (error) => void told.push(error) });
-  const server = factory(general, { keepAliveTimeout: 1000, connectionTimeout: 0 });
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  const answer = await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/tokens/acme-shop`);
-  expect([await answer.text(), told]).toEqual(["general", [fault]]);
-  server.close();
-});
+const fault = new Error("of the short way");
+const atOnce = () => {
+  throw fault;
+};
+const later = async () => await Promise.reject(fault);
+
+test.each([
+  ["at once", atOnce],
+  ["later", later],
+])(
+  "a fault in the short way, %s, ends no process: the general way answers, and the fault is told",
+  async (_when, broken) => {
+    const told: unknown[] = [];
+    const factory = serverWith(broken, { http: {}, onError: (error) => void told.push(error) });
+    const server = factory(general, { keepAliveTimeout: 1000, connectionTimeout: 0 });
+    await once(server.listen(0, "127.0.0.1"), "listening");
+    const answer = await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/tokens/acme-shop`);
+    expect([await answer.text(), told]).toEqual(["general", [fault]]);
+    server.close();
+  },
+);
