@@ -168,6 +168,13 @@ export const guards: readonly Guard[] = [
     caughtBy: unit("http/fresh-read"),
   },
   {
+    name: "fresh reads: no row is read first for who may not know of it",
+    file: "src/http/fresh-read.ts",
+    find: " && !binds(by.labels)",
+    replace: "",
+    caughtBy: unit("http/fresh-read"),
+  },
+  {
     name: "late answers: promotion",
     file: "src/tokens/persist.ts",
     find: "return row.generation <= generation || hasEnded;",

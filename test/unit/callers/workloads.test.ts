@@ -171,6 +171,47 @@ describe("a token of a workload", () => {
     expect(state.verified).toBe(1);
   });
 
+  it("is known without a question after it was accepted, as the same caller, until its declarations must be read again", async () => {
+    const { service, state } = serve();
+    const token = await issuer.sign();
+    expect(service.known(token)).toBeNull();
+    const caller = await service.authenticate(token);
+    expect(service.known(token)).toBe(caller);
+    expect(service.known(`${token}x`)).toBeNull();
+    clock.advance(4001);
+    expect(service.known(token)).toBeNull();
+    expect(await service.authenticate(token)).toEqual(caller);
+    expect(service.known(token)).not.toBeNull();
+    expect(state.queries).toBe(2);
+  });
+
+  it("is known no more when it is over, and neither when its declaration is", async () => {
+    const ending = serve();
+    const token = await issuer.sign({ claims: { exp: now() + 1 } });
+    await ending.service.authenticate(token);
+    clock.advance(62_000);
+    await ending.codeOf(await issuer.sign()); // the declarations are trusted again
+    expect(ending.service.known(token)).toBeNull();
+    const ended = serve({ rows: [workload({ expiresAt: new Date(clock.wallMs() + 1000) })] });
+    const other = await issuer.sign();
+    await ended.service.authenticate(other);
+    expect(ended.service.known(other)).not.toBeNull();
+    clock.advance(1000);
+    expect(ended.service.known(other)).toBeNull();
+  });
+
+  it("is known no more once its declaration is deleted, here or by the message of a peer", async () => {
+    const { service, table, tell } = serve();
+    const token = await issuer.sign();
+    await service.authenticate(token);
+    tell(table[0]?.id ?? "");
+    expect(service.known(token)).toBeNull();
+    const here = serve();
+    await here.service.authenticate(token);
+    await here.service.delete(admin, "sync");
+    expect(here.service.known(token)).toBeNull();
+  });
+
   const day = 86_400;
   it.each<[what: string, claims: () => Record<string, unknown>, why: RegExp | null]>([
     ["no exp", () => ({ exp: undefined }), /exp is missing/],

@@ -111,11 +111,15 @@ test("a row that is not in memory is read first, once", async () => {
   ]);
 });
 
+const gone = (response: { destroyed: boolean }) => {
+  response.destroyed = true;
+  return "found" as const;
+};
+const away = () => {
+  throw new Error("away");
+};
+
 test("nobody is answered, and nothing counted, who has gone meanwhile", async () => {
-  const gone = (response: { destroyed: boolean }) => {
-    response.destroyed = true;
-    return "found" as const;
-  };
   const { wasAnswered, sent, counted } = await ask({ ...plain }, { by: unbound, reads: gone });
   expect([wasAnswered, sent, counted]).toEqual([true, [], []]);
 });
@@ -123,9 +127,6 @@ test("nobody is answered, and nothing counted, who has gone meanwhile", async ()
 test("what was read in vain is not read again by the general way, and an outage is that of both", async () => {
   const missing = await ask({ ...plain }, { by: unbound, reads: () => "missing" });
   expect(missing).toMatchObject({ wasAnswered: false, sent: [], counted: [], wasRead: null });
-  const away = () => {
-    throw new Error("away");
-  };
   const failed = await ask({ ...plain }, { by: unbound, reads: away });
   expect(failed).toMatchObject({ wasAnswered: false, sent: [], counted: [], wasRead: "away" });
   const other = await ask({ ...plain, url: "/tokens/acme-other" }, { by: unbound, reads: () => "found" });
