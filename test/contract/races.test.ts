@@ -17,8 +17,6 @@ const all = ["%"];
 const inputs = { shop_url: "https://other.example" };
 const fields = { provider: "own", grant: "password", scopes: ["read"], inputs: {}, labels: {} };
 
-const direct = async () => await Promise.reject(new Error("nothing is read so here"));
-
 // Deciding and acting are one statement, or happen under one lock. So the broker waits for what somebody else has done and not committed yet.
 const direct = async () => await Promise.reject(new Error("nothing is read so here"));
 
