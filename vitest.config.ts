@@ -1,5 +1,6 @@
 import { defineConfig } from "vitest/config";
 import { hangMs } from "./test/support/patience.ts";
+import { LongestFirst } from "./test/support/longest-first.ts";
 import { faultPlugins, faultSetup, isInstrumented } from "./test/support/faults/vite-plugin.ts";
 
 // Only where the environment asks for failpoints, or for a guard to be removed.
@@ -16,6 +17,7 @@ export default defineConfig({
   test: {
     reporters: ["default", ["json", { outputFile: process.env["TEST_REPORT"] ?? "test-report.json" }]],
     retry: 0,
+    sequence: { sequencer: LongestFirst },
     // A module that was changed on the way must not be kept for the next run.
     fsModuleCache: !isInstrumented(),
     // It warns of its own development settings, which are what a test wants.

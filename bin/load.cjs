@@ -97,4 +97,4 @@ function keepCompiled() {
   for (const [name, { script }] of parts) writeFileSync(path.join(build, `${name}.cache`), script.createCachedData());
 }
 
-module.exports = { fingerprint, keepCompiled, load, parts, record, stamp };
+module.exports = { fingerprint, keepCompiled, load, parts, record, requirePart, stamp };

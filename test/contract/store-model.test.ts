@@ -1,20 +1,18 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, expect, it } from "vitest";
 import { Prisma as Sql } from "../../src/generated/prisma/client.ts";
 import { createConnections } from "../../src/store/connections.ts";
-import { createDatabaseHealth } from "../../src/store/database.ts";
-import type { Database } from "../../src/store/database.ts";
-import { openEmbedded } from "../../src/store/embedded.ts";
+import { type Database, deafHealth, openPostgres } from "../../src/store/database.ts";
 import { createTombstones } from "../../src/store/token-sets.ts";
 import { createRequestLimits } from "../../src/store/request-limits.ts";
 import { tokenColumns } from "../../src/store/token-row.ts";
 import { createTokenStatements } from "../../src/store/token-statements.ts";
 import { seededRandom } from "../support/seeded-random.ts";
-import { temporaryFolder } from "../support/services/guardian.ts";
+import { describeWithServices, useDatabase } from "../support/services/index.ts";
 import { Scheduler } from "../support/simulation/scheduler.ts";
 import { SimDatabase } from "../support/simulation/sim-database.ts";
 import { ModelCalls, type StoreCall } from "./store/model-calls.ts";
 import { ModelLimits } from "./store/model-limits.ts";
-import { simulateClock } from "./store/simulated-clock.ts";
+import { setClock, simulateClock } from "./store/simulated-clock.ts";
 import { freely, vault } from "./store/stage.ts";
 
 const names = ["c1", "c2", "c3"];
@@ -25,23 +23,6 @@ const limitPauses = [0, 0, 1, 7, 500, 500, 3000, 3000, 3000, 11_000, 11_000, 31_
 const pauses = [1, 7, 500, 3000, 11_000, 31_000, 45_000, 90_000, 600_000, 13 * 3_600_000];
 
 let database: Database;
-let setClock: (now: Date) => Promise<void>;
-let removeFolder: () => Promise<void>;
-
-beforeAll(async () => {
-  const folder = await temporaryFolder("embedded");
-  removeFolder = async () => await folder.remove();
-  database = await openEmbedded(
-    folder.path,
-    createDatabaseHealth(() => performance.now()),
-  );
-  setClock = await simulateClock(database);
-});
-
-afterAll(async () => {
-  await database.close();
-  await removeFolder();
-});
 
 /** Both databases side by side. They get the same statements in the same order. */
 class Twins {
@@ -62,7 +43,7 @@ class Twins {
 
   async step(): Promise<string> {
     this.#nowMs += this.#dice.pick(pauses);
-    await setClock(new Date(this.#nowMs));
+    await setClock(database, new Date(this.#nowMs));
     if (this.#dice.chance(0.12)) return await this.#act();
     const call = this.calls.next();
     if (call === null) return await this.#act();
@@ -161,7 +142,7 @@ class TwinLimits {
 
   async step(): Promise<string> {
     this.#nowMs += this.#dice.chance(0.02) ? -this.#dice.pick(pauses) : this.#dice.pick(limitPauses);
-    await setClock(new Date(this.#nowMs));
+    await setClock(database, new Date(this.#nowMs));
     if (this.#dice.chance(0.05)) {
       this.#model.statements.tidy();
       await createTokenStatements(database).tidy();
@@ -239,7 +220,15 @@ function asText(value: unknown): string {
   return JSON.stringify(value);
 }
 
-describe("the simulated store", () => {
+describeWithServices(["postgres"], "the simulated store", () => {
+  beforeAll(async () => {
+    const databaseUrl = await useDatabase();
+    await simulateClock(databaseUrl);
+    database = await openPostgres(databaseUrl, deafHealth);
+  });
+
+  afterAll(async () => await database.close());
+
   const met = new Map<string, { something: number; nothing: number }>();
 
   it.each([1, 2, 3])("answers and stores what the database does, over random calls of seed %i", async (seed) => {

@@ -259,7 +259,7 @@ function faultEnvironment(failpointFile: string | null): Environment {
 /** Failpoints need a bundle that was built with them. A mutation needs the sources: it is made when they are loaded. */
 function brokerEntry({ armed }: { armed: boolean }): string {
   if (process.env["MUTATION"]) return join(projectRoot, "src/main.ts");
-  return armed ? join(armedFolder, "broker.cjs") : join(projectRoot, "bin/broker.cjs");
+  return armed ? join(armedFolder, "broker.cjs") : join(projectRoot, "test/support/built-broker.cjs");
 }
 
 async function isReady(url: string): Promise<boolean> {

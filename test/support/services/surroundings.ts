@@ -33,13 +33,13 @@ export async function install(kind: ServiceKind, source: Source): Promise<Source
   });
 }
 
-/** Runs `apt-get update` and `apt-get install -y` for one package. False when it failed, its reason on stderr. */
+/** Runs `apt-get update` and `apt-get install -y` for one package, without what it only recommends. False when it failed, its reason on stderr. */
 export async function aptInstall(packageName: string): Promise<boolean> {
   process.stderr.write(`tests: installing the Debian package ${packageName} with apt-get\n`);
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
   try {
     await run("apt-get", ["update", "-q"], { env });
-    await run("apt-get", ["install", "-y", "-q", packageName], { env, maxBuffer: 64 * 1024 * 1024 });
+    await run("apt-get", ["install", "-y", "-q", "--no-install-recommends", packageName], { env, maxBuffer: 64 * 1024 * 1024 });
     return true;
   } catch (error) {
     process.stderr.write(
