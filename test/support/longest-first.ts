@@ -24,12 +24,13 @@ export class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const usual = await super.sort(files);
     const projects = [...new Set(usual.map(({ project }) => project))];
-    const place = ({ moduleId }: TestSpecification) => {
-      const found = longest.findIndex((path) => moduleId.endsWith(path));
-      return found === -1 ? longest.length : found;
-    };
     return usual.toSorted(
       (one, other) => projects.indexOf(one.project) - projects.indexOf(other.project) || place(one) - place(other),
     );
   }
+}
+
+function place({ moduleId }: TestSpecification): number {
+  const found = longest.findIndex((path) => moduleId.endsWith(path));
+  return found === -1 ? longest.length : found;
 }

@@ -39,7 +39,10 @@ export async function aptInstall(packageName: string): Promise<boolean> {
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
   try {
     await run("apt-get", ["update", "-q"], { env });
-    await run("apt-get", ["install", "-y", "-q", "--no-install-recommends", packageName], { env, maxBuffer: 64 * 1024 * 1024 });
+    await run("apt-get", ["install", "-y", "-q", "--no-install-recommends", packageName], {
+      env,
+      maxBuffer: 64 * 1024 * 1024,
+    });
     return true;
   } catch (error) {
     process.stderr.write(
