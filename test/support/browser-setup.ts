@@ -33,7 +33,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
 
 async function findChromium(): Promise<{ path: string } | { remedy: string }> {
   const path = (await firstOnPath()) ?? ((await installed()) ? await firstOnPath() : undefined);
-  return path === undefined ? { remedy: "install chromium (Debian package chromium) on the PATH" } : { path };
+  return path === undefined
+    ? { remedy: "install chromium-headless-shell, or chromium, on the PATH (Debian packages of these names)" }
+    : { path };
 }
 
 async function firstOnPath(): Promise<string | undefined> {
