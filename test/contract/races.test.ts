@@ -17,9 +17,9 @@ const all = ["%"];
 const inputs = { shop_url: "https://other.example" };
 const fields = { provider: "own", grant: "password", scopes: ["read"], inputs: {}, labels: {} };
 
-// Deciding and acting are one statement, or happen under one lock. So the broker waits for what somebody else has done and not committed yet.
 const direct = async () => await Promise.reject(new Error("nothing is read so here"));
 
+// Deciding and acting are one statement, or happen under one lock. So the broker waits for what somebody else has done and not committed yet.
 describeWithServices(["postgres"], "a decision and a change under way", () => {
   let stage: StoreStage;
 
