@@ -59,6 +59,8 @@ const notTried: Record<string, string> = {
   "broker.ts: const [row] = await prisma.$queryRaw<{ version: string }[]>`SELECT current_setting('server_version') AS version`;":
     "asks for a setting of the server",
   "broker.ts: const asked = prisma.$queryRaw<{ takesWrites: boolean }[]>`": "reads one row, whichever",
+  "store/token-sets.ts: : commits.$queryRaw<TokenRow[]>(statement)),":
+    "the statement of the line before it, with further lines of the history",
   "store/database.ts: const [row] = await prisma.$queryRaw<{ epoch: Date; given: boolean }[]>`":
     "a start's own check, of no table",
   "store/accounts.ts: const [now] = await prisma.$queryRaw<UnconfirmedGrant[]>`SELECT ${unconfirmedColumns} FROM held_grants h":

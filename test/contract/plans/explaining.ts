@@ -44,14 +44,11 @@ export function explaining(
   note: (found: Explained) => void,
 ): Database {
   const around = (prisma: Prisma): Prisma => explainingClient(prisma, growing, note);
-  return {
-    ...database,
-    prisma: around(database.prisma),
-    commits: around(database.commits),
-    audit: around(database.audit),
-    direct: async (statement, values) => {
+  const directly =
+    (direct: Database["direct"]): Database["direct"] =>
+    async (statement, values) => {
       const site = siteOf(new Error().stack ?? "");
-      const promise = database.direct<never>(statement, values);
+      const promise = direct<never>(statement, values);
       const each = { text: statement.text, values, site, promise };
       note(
         await database.prisma.$transaction(
@@ -60,7 +57,14 @@ export function explaining(
         ),
       );
       return await promise;
-    },
+    };
+  return {
+    ...database,
+    prisma: around(database.prisma),
+    commits: around(database.commits),
+    audit: around(database.audit),
+    direct: directly(database.direct),
+    directCommits: directly(database.directCommits),
   };
 }
 
@@ -191,7 +195,7 @@ function findSites(): Map<string, Map<number, string>> {
     if (!entry.endsWith(".ts") || entry.startsWith("generated")) continue;
     const lines = readFileSync(`${source}${entry}`, "utf8").split("\n");
     const calls = lines.flatMap((line, at) =>
-      /\$(?:query|execute)Raw\b|\bawait direct</.test(line) ? [[at + 1, line] as const] : [],
+      /\$(?:query|execute)Raw\b|\bdirect(?:Commits)?</.test(line) ? [[at + 1, line] as const] : [],
     );
     if (calls.length > 0) found.set(entry, new Map(calls));
   }
