@@ -12,6 +12,12 @@ const key = { id: "bench", key: Buffer.alloc(32, "many connections") };
 
 const nameOf = (index: number): string => `many-${index}`;
 
+const each = (index: number) => ({
+  name: nameOf(index),
+  accessToken: `${index} ${"x".repeat(57)}`,
+  expiresInSeconds: 86_400,
+});
+
 /** Each connection as often as any other, in an order by chance. */
 function uniform(random: () => number): number[] {
   return Array.from({ length: drawn }, () => Math.floor(random() * connections));
@@ -51,11 +57,6 @@ function manyConnections(name: string, draw: (random: () => number) => number[])
       await using broker = await startBroker({ databaseUrl, encryptionKeys, env: { SANDBOX: "true" } });
       await broker.api.createConnection({ name: "bench", provider: "sandbox", client: "sandbox", grant: "import" });
       await broker.api.importTokens("bench", { access_token: "x".repeat(64), expires_in: 86_400 });
-      const each = (index: number) => ({
-        name: nameOf(index),
-        accessToken: `${index} ${"x".repeat(57)}`,
-        expiresInSeconds: 86_400,
-      });
       await fillConnections({ databaseUrl, key, count: connections, each });
       const patterns = Array.from({ length: 98 }, (_, index) => `team-${index}-*-orders`);
       const allowed = ["bench", "many-*"];

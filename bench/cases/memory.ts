@@ -11,6 +11,12 @@ const key = { id: "bench", key: Buffer.alloc(32, "memory") };
 const megabyte = 1024 * 1024;
 const allowedBytes = 150 * megabyte + 2 * connections * tokenBytes;
 
+const each = (index: number) => ({
+  name: `kept-${index}`,
+  accessToken: `${index} `.padEnd(tokenBytes, "x"),
+  expiresInSeconds: 86_400,
+});
+
 /** Bytes of a process that are in memory. */
 function residentBytes(pid: number): number {
   const kilobytes = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
@@ -31,11 +37,6 @@ export const memory: BenchCase = {
     await using broker = await startBroker({ databaseUrl, encryptionKeys, env: { SANDBOX: "true" } });
     const atStart = residentBytes(broker.pid);
     await broker.api.createConnection({ name: "bench", provider: "sandbox", client: "sandbox", grant: "import" });
-    const each = (index: number) => ({
-      name: `kept-${index}`,
-      accessToken: `${index} `.padEnd(tokenBytes, "x"),
-      expiresInSeconds: 86_400,
-    });
     await fillConnections({ databaseUrl, key, count: connections, each });
     const caller = await broker.api.createKey({ name: "bench", abilities: ["tokens"], connections: ["kept-*"] });
     await pinServer(broker.pid);

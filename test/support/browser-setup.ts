@@ -3,7 +3,7 @@ import type { TestProject } from "vitest/node";
 import { hangMs } from "./patience.ts";
 import { aptInstall, findOnPath, mayInstall } from "./services/surroundings.ts";
 
-/** The shell comes first: the same engine without the windows around a page, whose drawing is three quarters of the work of these tests. */
+/** The shell comes first: the same engine without the windows around a page, whose drawing is half of the work of these tests. */
 const names = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
 const flags = [
