@@ -82,10 +82,17 @@ export async function openPostgres(
 
 function directOver(pool: PatientPool, health: DatabaseHealth): Direct {
   const driverTypes = { getTypeParser: (type: number) => parsers[type] ?? types.getTypeParser(type) };
+  /** The driver refuses a second text under a name. One that differs after all is asked without a name. */
+  const texts = new Map<string, string>();
+  const isOf = (name: string, text: string): boolean => {
+    if (!texts.has(name)) texts.set(name, text);
+    return texts.get(name) === text;
+  };
   return async <Row>({ name, text }: Statement, values: readonly unknown[]) => {
     const asked = { text, values: [...values], types: driverTypes } as QueryConfig;
     const ask = async (named: QueryConfig) => (await pool.query(named)).rows as Row[];
     return await watched(health, async () => {
+      if (!isOf(name, text)) return await ask(asked);
       try {
         return await ask({ ...asked, name });
       } catch (error) {

@@ -1,5 +1,5 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
-import type { Labels } from "../labels.ts";
+import { binds, type Labels } from "../labels.ts";
 import { type ClientRow, joinedClientColumns, splitClient } from "./clients.ts";
 import type { Database } from "./database.ts";
 import { createDueStatements } from "./due.ts";
@@ -49,10 +49,15 @@ export function createTokenStatements(database: Database) {
       return rows.map(({ id }) => id);
     },
 
-    /** Whether there is a connection of this name that carries each of these labels. */
+    /**
+     * Whether there is a connection of this name that carries each of these labels, of which there is at least one. Where there is no
+     * connection, an empty set of labels is compared all the same, so that the time does not show which of the two it is.
+     */
     async hasLabels(name: string, labels: Labels): Promise<boolean> {
+      if (!binds(labels)) return false;
+      const found = Sql.sql`COALESCE((SELECT c.labels FROM connections c WHERE c.name = ${name}), '{}')`;
       const rows = await prisma.$queryRaw<unknown[]>`
-        SELECT 1 AS found FROM connections c WHERE c.name = ${name} AND ${carriesAll(Sql.sql`c.labels`, labels)}`;
+        SELECT 1 AS found FROM (SELECT ${found} AS labels) one WHERE ${carriesAll(Sql.sql`one.labels`, labels)}`;
       return rows.length > 0;
     },
 

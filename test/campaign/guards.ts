@@ -520,8 +520,8 @@ export const guards: readonly Guard[] = [
   {
     name: "labels: in lists",
     file: "src/store/connections.ts",
-    find: "    carriesAll(Sql.sql`c.labels`, labels),\n",
-    replace: "",
+    find: ", carriesAll(Sql.sql`c.labels`, labels)];",
+    replace: "];",
     caughtBy: contract("databases"),
   },
   {

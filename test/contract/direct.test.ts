@@ -23,4 +23,16 @@ describeWithServices(["postgres"], "a statement that sessions keep prepared", ()
     expect(await read()).toEqual(new Set(['[{"value":"1"}]']));
     await database.close();
   });
+
+  it("is answered, too, when another text comes under its name", async () => {
+    const database = await openPostgres(await useDatabase(), deafHealth);
+    const ask = async (text: string) => await database.direct({ name: "one name", text }, []);
+    const asked = ["SELECT 1 AS one", "SELECT 2 AS two", "SELECT 1 AS one"];
+    expect([await ask(asked[0] ?? ""), await ask(asked[1] ?? ""), await ask(asked[2] ?? "")]).toEqual([
+      [{ one: 1 }],
+      [{ two: 2 }],
+      [{ one: 1 }],
+    ]);
+    await database.close();
+  });
 });

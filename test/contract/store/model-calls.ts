@@ -335,7 +335,7 @@ export class ModelCalls {
     return this.#dice.pick<StoreCall>([
       { name: "readByName", given: [["c1", "c2", "nobody"]] },
       { name: "changedSince", given: [[{ id: this.newId(), asOf: "1" }]] },
-      { name: "hasLabels", given: [row.name, {}] },
+      { name: "hasLabels", given: [row.name, { team: "a" }] },
       { name: "readByIds", given: [[row.id, this.newId()]] },
       { name: "readById", given: [this.#dice.pick([row.id, this.newId()])] },
       { name: "readForAnswer", given: [{ connectionId: row.id, attemptId }] },

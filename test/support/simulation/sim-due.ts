@@ -2,7 +2,7 @@ import type { createDueStatements } from "../../../src/store/due.ts";
 import type { createTokenStatements } from "../../../src/store/token-statements.ts";
 import { simClientOf } from "./sim-catalog.ts";
 import { tidyLimits } from "./sim-limits.ts";
-import { carries } from "../../../src/labels.ts";
+import { binds, carries } from "../../../src/labels.ts";
 import { after, freePermit, greatest, highestVersion, least, nextDue, type SimRow, viewOf } from "./sim-row.ts";
 import type { SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
@@ -31,7 +31,7 @@ export function readStatements(tables: SimTables): Sync<Reads> {
         })
         .map(({ id }) => id),
     hasLabels: (name, labels) =>
-      [...tables.rows.values()].some((row) => row.name === name && carries(row.labels, labels)),
+      binds(labels) && [...tables.rows.values()].some((row) => row.name === name && carries(row.labels, labels)),
     readByIds: (ids) => [...tables.rows.values()].filter(({ id }) => ids.includes(id)).map(view),
     readById(connectionId) {
       const row = tables.rows.get(connectionId);
