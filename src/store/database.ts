@@ -258,6 +258,8 @@ export class PatientPool extends Pool {
     this.on("release", () => this.#gate.leave());
     // While a connection passes from the pool to its user nobody listens for errors, and an error without a listener ends the process.
     this.on("connect", (client) => client.on("error", () => {}));
+    // The same of the pool, which is told of each idle connection that is lost. Whoever asks next gets another one, or learns why there is none.
+    this.on("error", () => {});
   }
 
   override connect(): Promise<PoolClient>;
