@@ -1,13 +1,13 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { startBroker } from "../test/support/broker-process.ts";
 import { until } from "../test/support/patience.ts";
 import { useDatabase } from "../test/support/services/index.ts";
 import { temporaryFolder } from "../test/support/services/guardian.ts";
 import { type CpuProfile, flameGraph, largest } from "../scripts/flame-graph.ts";
 import { generate, pinServer } from "./harness.ts";
 import { needServices, stopServices } from "./services.ts";
+import { startSandboxBroker } from "./sandbox-broker.ts";
 
 /**
  * `npm run bench:flame -- FILE.svg`: where the time of fresh reads goes. A broker that runs from its sources, so that each function has the name
@@ -18,11 +18,11 @@ const profilePath = join((await temporaryFolder("flame")).path, "hot-path.cpupro
 const entry = fileURLToPath(new URL("../src/main.ts", import.meta.url));
 await needServices();
 // On Postgres, so that the work of the embedded database is not in the picture.
-const broker = await startBroker({
+const broker = await startSandboxBroker({
   databaseUrl: await useDatabase(),
   entry,
   nodeOptions: [`--import=${new URL("profiled.ts", import.meta.url).href}`],
-  env: { SANDBOX: "true", CPU_PROFILE: profilePath },
+  env: { CPU_PROFILE: profilePath },
 });
 await pinServer(broker.pid);
 const { api } = broker;

@@ -1,5 +1,5 @@
 import { request } from "undici";
-import { prepareBroker } from "../test/support/broker-process.ts";
+import { startSandboxBroker } from "./sandbox-broker.ts";
 
 /**
  * Whether the time of a refusal tells if the connection exists: `node bench/refusals.ts [each] [tokens|connections]`, with DATABASE_URL (an empty database) or on the
@@ -10,11 +10,10 @@ const each = Number(process.argv[2] ?? 10_000);
 const routes = process.argv[3] === undefined ? ["tokens", "connections"] : [process.argv[3]];
 const databaseUrl = process.env["DATABASE_URL"];
 
-await using broker = await prepareBroker({
-  env: { LOG_LEVEL: "warn", SANDBOX: "true" },
+await using broker = await startSandboxBroker({
+  env: { LOG_LEVEL: "warn" },
   ...(databaseUrl !== undefined && { databaseUrl }),
 });
-await broker.start();
 const { api } = broker;
 
 const make = async (name: string, labels: Record<string, string>) => {

@@ -1,6 +1,7 @@
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { type BrokerOptions, type BrokerProcess, startBroker } from "../../test/support/broker-process.ts";
+import type { BrokerOptions, BrokerProcess } from "../../test/support/broker-process.ts";
 import { type BenchCase, format, generateAt, inTurn, type Measured, pinServer, summarise } from "../harness.ts";
+import { startSandboxBroker } from "../sandbox-broker.ts";
 
 /** Both brokers run from the sources, so that nothing but the counting differs. */
 const entry = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
@@ -45,7 +46,7 @@ const fewestPairs = 15;
 type Side = AsyncDisposable & { broker: BrokerProcess; headers: Record<string, string> };
 
 async function startSide(options: BrokerOptions): Promise<Side> {
-  const broker = await startBroker({ ...options, entry, env: { SANDBOX: "true" } });
+  const broker = await startSandboxBroker({ ...options, entry });
   await pinServer(broker.pid);
   const { api } = broker;
   await api.createConnection({ name: "bench", provider: "sandbox", client: "sandbox", grant: "import" });

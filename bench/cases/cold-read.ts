@@ -1,11 +1,12 @@
 import { createCipheriv, randomBytes } from "node:crypto";
 import { Client } from "pg";
-import { type BrokerProcess, startBroker } from "../../test/support/broker-process.ts";
+import type { BrokerProcess } from "../../test/support/broker-process.ts";
 import { fillConnections } from "../../test/support/filled-connections.ts";
 import { useDatabase } from "../../test/support/services/index.ts";
 import { type BenchCase, generateAt, inTurn, type Measured, pinServer, startYardstick } from "../harness.ts";
 import { answerOf, benchKey, noteOfCpu } from "../reads.ts";
 import { needServices } from "../services.ts";
+import { startSandboxBroker } from "../sandbox-broker.ts";
 
 /** Half as many again as the broker keeps in memory (tokens/cache.ts), asked for in turn: whatever is asked for has been dropped. */
 const connections = 150_000;
@@ -55,7 +56,7 @@ export const coldRead: BenchCase = {
 async function startFilled(databaseUrl: string): Promise<BrokerProcess> {
   const key = { id: "k1", key: randomBytes(32) };
   const encryptionKeys = `${key.id}:${key.key.toString("base64")}`;
-  const broker = await startBroker({ databaseUrl, encryptionKeys, env: { SANDBOX: "true" } });
+  const broker = await startSandboxBroker({ databaseUrl, encryptionKeys });
   await broker.api.createConnection({ name: "bench", provider: "sandbox", client: "sandbox", grant: "import" });
   await fillConnections({ databaseUrl, key, count: connections, each: connectionOf });
   await pinServer(broker.pid);

@@ -1,6 +1,6 @@
-import { startBroker } from "../../test/support/broker-process.ts";
 import { type BenchCase, generateAt, inTurn, type Measured, pinServer, startYardstick } from "../harness.ts";
 import { answerOf, benchKey, noteOfCpu } from "../reads.ts";
+import { startSandboxBroker } from "../sandbox-broker.ts";
 
 export const hotRead: BenchCase = {
   name: "hot-read",
@@ -10,7 +10,7 @@ export const hotRead: BenchCase = {
   aim: { atLeast: 0.8 },
   unit: "reads/s",
   async run({ seconds, ...bench }) {
-    await using broker = await startBroker({ env: { SANDBOX: "true" } });
+    await using broker = await startSandboxBroker();
     await pinServer(broker.pid);
     await broker.api.createConnection({ name: "bench", provider: "sandbox", client: "sandbox", grant: "import" });
     await broker.api.importTokens("bench", { access_token: "x".repeat(64), expires_in: 86_400 });

@@ -1,9 +1,9 @@
-import { startBroker } from "../../test/support/broker-process.ts";
 import { fillConnections } from "../../test/support/filled-connections.ts";
 import { seededRandom } from "../../test/support/seeded-random.ts";
 import { useDatabase } from "../../test/support/services/index.ts";
 import { type BenchCase, cpuSeconds, generate, inTurn, median, pinServer } from "../harness.ts";
 import { needServices } from "../services.ts";
+import { startSandboxBroker } from "../sandbox-broker.ts";
 
 const connections = 100_000;
 /** How many requests the generator makes ready. It begins anew after them. */
@@ -54,7 +54,7 @@ function manyConnections(name: string, draw: (random: () => number) => number[])
       await needServices();
       const databaseUrl = await useDatabase();
       const encryptionKeys = `${key.id}:${key.key.toString("base64")}`;
-      await using broker = await startBroker({ databaseUrl, encryptionKeys, env: { SANDBOX: "true" } });
+      await using broker = await startSandboxBroker({ databaseUrl, encryptionKeys });
       await broker.api.createConnection({ name: "bench", provider: "sandbox", client: "sandbox", grant: "import" });
       await broker.api.importTokens("bench", { access_token: "x".repeat(64), expires_in: 86_400 });
       await fillConnections({ databaseUrl, key, count: connections, each });

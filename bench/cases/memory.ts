@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
-import { startBroker } from "../../test/support/broker-process.ts";
 import { fillConnections } from "../../test/support/filled-connections.ts";
 import { useDatabase } from "../../test/support/services/index.ts";
 import { type BenchCase, generate, pinServer } from "../harness.ts";
 import { needServices } from "../services.ts";
+import { startSandboxBroker } from "../sandbox-broker.ts";
 
 const connections = 100_000;
 const tokenBytes = 1024;
@@ -34,7 +34,7 @@ export const memory: BenchCase = {
     await needServices();
     const databaseUrl = await useDatabase();
     const encryptionKeys = `${key.id}:${key.key.toString("base64")}`;
-    await using broker = await startBroker({ databaseUrl, encryptionKeys, env: { SANDBOX: "true" } });
+    await using broker = await startSandboxBroker({ databaseUrl, encryptionKeys });
     const atStart = residentBytes(broker.pid);
     await broker.api.createConnection({ name: "bench", provider: "sandbox", client: "sandbox", grant: "import" });
     await fillConnections({ databaseUrl, key, count: connections, each });
