@@ -20,6 +20,11 @@ export type KnownConnection = {
   askedAt: number;
   /** Which version of the row it is; null: a statement that changed it returned it, and did not say. */
   asOf: string | null;
+  /**
+   * What readers have worked out from this row, so that it goes with the row. (Maps with weak keys for a hundred thousand rows keep the garbage
+   * collector busy for seconds.)
+   */
+  worked?: { freshness?: unknown; answer?: unknown };
 };
 
 export type TokenCache = {

@@ -335,13 +335,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   };
 
   /** How long each row that is trusted can be handed out as it is; found out once for a row. */
-  const freshness = new WeakMap<KnownConnection, Freshness>();
   const freshnessOf = (found: KnownConnection): Freshness => {
-    const known = freshness.get(found);
+    const known = found.worked?.freshness as Freshness | undefined;
     if (known !== undefined) return known;
     const rules = rulesOf(found.row);
     const made = { untilMs: freshUntilMs(found, rules), endsByRefresh: rules?.oldAccessTokenDies === true };
-    freshness.set(found, made);
+    found.worked = { ...found.worked, freshness: made };
     return made;
   };
 
