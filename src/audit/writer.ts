@@ -24,7 +24,7 @@ type Options = {
 
 /** In one transaction. */
 const mostRows = 500;
-const mostCounts = 10_000;
+const mostCounts = 2000;
 /** The first row names the newest rows of so many chains: those that were written to last. */
 const mostHeads = 200;
 
@@ -87,12 +87,18 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
           if (attempted.job === job) return end;
         }
         attempted = null;
-        const rows = chainTo(end, await contentsOf(transaction), keyring);
-        const last = rows.at(-1);
-        if (last === undefined) return end;
-        attempted = { end: { process, seq: last.seq, hash: last.hash, mac: last.mac }, job };
-        await transaction.insert(rows);
-        return attempted.end;
+        const contents = await contentsOf(transaction);
+        let last = end;
+        // In parts: a minute may have a hundred thousand entries, and requests must not wait until all of them are signed.
+        for (let from = 0; from < contents.length; from += mostRows) {
+          const rows = chainTo(last, contents.slice(from, from + mostRows), keyring);
+          await transaction.insert(rows);
+          const { seq, hash, mac } = rows.at(-1) ?? last;
+          last = { process, seq, hash, mac };
+        }
+        // From here on the transaction may be committed.
+        if (last !== end) attempted = { end: last, job };
+        return last;
       });
       attempted = null;
     } catch (error) {
@@ -173,7 +179,7 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
     await append({}, async (transaction) => {
       const taken = await transaction.takeCounts(process, { own, others });
       // No key protects that table: what is signed here must not look like a change that somebody has made.
-      return summed(taken.filter(isCount)).map(entryOf);
+      return taken.filter(isCount).map(entryOf);
     });
   };
 

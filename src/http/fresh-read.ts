@@ -33,15 +33,9 @@ type Prepared = {
   /** Of both. */
   bytes: number;
   encoding: "latin1" | "utf8";
-  /**
-   * The callers that had it last and may have it, and what counts their reads. A caller is read anew after seconds, and is another one then. No WeakMap:
-   * a hundred thousand of them keep the garbage collector busy for seconds.
-   */
-  allowed: { by: Principal; count: () => void }[];
+  /** Callers that may have it, and what counts their reads. Rows and callers are read anew after seconds, and with them this. */
+  allowed: WeakMap<Principal, () => void>;
 };
-
-/** So many callers of one row are known. */
-const mostAllowed = 4;
 
 const path = "/tokens/";
 const scheme = "Bearer ";
@@ -55,19 +49,19 @@ const nameForm = /^[a-z0-9][a-z0-9._-]{0,127}$/;
  */
 export function createFreshRead(options: FreshReadOptions): FreshRead {
   const { keys, workloads, tokens, loaded, readCounter, headers, isClosing } = options;
+  const prepared = new WeakMap<FreshToken["found"], Prepared>();
   const sent = [...Object.entries(headers).flat(), "content-type", "application/json; charset=utf-8", "content-length"];
 
   /** False: nothing is done for this caller. A refusal costs the same whatever is in memory. */
   const answer = (by: Principal, fresh: FreshToken, response: ServerResponse): boolean => {
-    const { found } = fresh;
-    let ready = found.worked?.answer as Prepared | undefined;
-    let count = ready?.allowed.find((one) => one.by === by)?.count;
+    let ready = prepared.get(fresh.found);
+    let count = ready?.allowed.get(by);
     if (ready === undefined || count === undefined) {
       if (!by.abilities.includes("tokens") || !mayUse(by, fresh.found.row)) return false;
       ready ??= prepare(viewToken(tokens.issueFresh(fresh)));
-      found.worked = { ...found.worked, answer: ready };
+      prepared.set(fresh.found, ready);
       count = readCounter({ by, connection: fresh.found.row.name, result: "ok" });
-      ready.allowed = [{ by, count }, ...ready.allowed.slice(0, mostAllowed - 1)];
+      ready.allowed.set(by, count);
     }
     tokens.noteFresh(fresh);
     count();
@@ -113,7 +107,7 @@ function prepare(view: ReturnType<typeof viewToken>): Prepared {
   const [before, after] = [`${head}"expires_in":`, `,${tail}`];
   const bytes = Buffer.byteLength(before) + Buffer.byteLength(after);
   const isAscii = bytes === before.length + after.length;
-  return { head: before, tail: after, bytes, encoding: isAscii ? "latin1" : "utf8", allowed: [] };
+  return { head: before, tail: after, bytes, encoding: isAscii ? "latin1" : "utf8", allowed: new WeakMap() };
 }
 
 /**

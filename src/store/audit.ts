@@ -88,7 +88,7 @@ const entryColumns: Columns<ChainedEntry> = {
 
 const anchorColumns: Columns<Anchor> = { ...entryColumns, previousHash: "previous_hash" };
 
-const countColumns: Columns<ReadCount> = {
+const sumColumns: Columns<ReadCount> = {
   minute: "minute",
   action: "action",
   actorKind: "actor_kind",
@@ -96,9 +96,9 @@ const countColumns: Columns<ReadCount> = {
   actorName: "actor_name",
   connection: "connection",
   result: "result",
-  count: "count::float8",
-  first: "first",
-  last: "last",
+  count: "sum(count)::float8",
+  first: "min(first)",
+  last: "max(last)",
 };
 
 /** What the writer of a process does in one transaction. */
@@ -107,7 +107,10 @@ export type AuditTransaction = {
   insert(rows: readonly ChainedEntry[]): Promise<void>;
   /** `flush`: the number of these counts. Those of the same number are there already. */
   insertCounts(flush: { process: string; number: number }, counts: readonly ReadCount[]): Promise<void>;
-  /** Takes counts of minutes out of the table: this process's that began before `own`, and those of all others that began before `others`. */
+  /**
+   * Takes counts of minutes out of the table, added up: this process's that began before `own`, and those of all others that began before
+   * `others`.
+   */
   takeCounts(process: string, before: { own: Date; others: Date }): Promise<ReadCount[]>;
   /** The chains that were written to last: the newest row of each, at most `limit`. */
   newest(limit: number): Promise<ChainLink[]>;
@@ -280,9 +283,10 @@ function transactionOf(session: Prisma): AuditTransaction {
     },
     takeCounts: async (process, { own, others }) =>
       await session.$queryRaw<ReadCount[]>`
-        DELETE FROM audit.open_reads
-        WHERE (process = ${process}::uuid AND minute < ${own}::timestamptz) OR minute < ${others}::timestamptz
-        RETURNING ${selectList(countColumns)}`,
+        WITH taken AS (DELETE FROM audit.open_reads
+          WHERE (process = ${process}::uuid AND minute < ${own}::timestamptz) OR minute < ${others}::timestamptz RETURNING *)
+        SELECT ${selectList(sumColumns)} FROM taken
+        GROUP BY minute, action, actor_kind, actor_id, actor_name, connection, result ORDER BY min(first)`,
     newest: async (limit) =>
       await session.$queryRaw<ChainLink[]>`
         WITH RECURSIVE ${chains}

@@ -232,8 +232,7 @@ function createConfirmation<Value>({
   let isRunning = false;
 
   const watch = (entry: Entry<Value>): void => {
-    const watched = groups.reduce((sum, group) => sum + group.entries.length, 0);
-    if (watched >= mostWatched || confirming?.isPossible(entry.value) !== true || stopped.signal.aborted) return;
+    if (confirming?.isPossible(entry.value) !== true || stopped.signal.aborted) return;
     const dueMs = entry.checkedAtMs + storeTimes.confirmAfterMs;
     const last = groups.at(-1);
     if (last !== undefined && dueMs < last.dueMs + storeTimes.confirmTogetherMs) last.entries.push(entry);
@@ -276,9 +275,8 @@ function createConfirmation<Value>({
   return { watch, stop: () => stopped.abort(null) };
 }
 
-/** How many one query confirms, and how many are kept confirmed. What is beyond is read again when its trust ends. */
+/** How many one query confirms. */
 const mostConfirmed = 2000;
-const mostWatched = 10_000;
 
 /**
  * Whether the database leaves this cache's queries unanswered. The reader that notices it has to wait; later readers do not wait, until a query

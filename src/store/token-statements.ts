@@ -39,14 +39,15 @@ export function createTokenStatements(database: Database) {
       return rows.map((row) => ({ row, asOf: row.asOf }));
     },
 
-    /** The ids of those of these rows that are gone, or of another version. */
-    async changedSince(known: readonly { id: string; asOf: string }[]): Promise<string[]> {
+    /** The ids of those of these rows that are gone, or of another version, and Postgres's clock. */
+    async changedSince(known: readonly { id: string; asOf: string }[]): Promise<{ ids: string[]; now: Date }> {
       // Two long texts cost less on the way than two lists of thousands. Postgres looks up each row by its key: it cannot make a join of this.
       const [ids, versions] = [known.map(({ id }) => id).join(), known.map((each) => each.asOf).join()];
-      const rows = await prisma.$queryRaw<{ id: string }[]>`
-        SELECT w.id FROM unnest(string_to_array(${ids}, ','), string_to_array(${versions}, ',')) AS w (id, as_of)
-        WHERE (SELECT ${asOf} FROM connections c WHERE c.id = w.id::uuid) IS DISTINCT FROM w.as_of`;
-      return rows.map(({ id }) => id);
+      const [answer] = await prisma.$queryRaw<[{ ids: string[]; now: Date }]>`
+        SELECT clock_timestamp() AS now, ARRAY(
+          SELECT w.id FROM unnest(string_to_array(${ids}, ','), string_to_array(${versions}, ',')) AS w (id, as_of)
+          WHERE (SELECT ${asOf} FROM connections c WHERE c.id = w.id::uuid) IS DISTINCT FROM w.as_of) AS ids`;
+      return answer;
     },
 
     /**

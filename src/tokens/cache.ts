@@ -20,11 +20,6 @@ export type KnownConnection = {
   askedAt: number;
   /** Which version of the row it is; null: a statement that changed it returned it, and did not say. */
   asOf: string | null;
-  /**
-   * What readers have worked out from this row, so that it goes with the row. (Maps with weak keys for a hundred thousand rows keep the garbage
-   * collector busy for seconds.)
-   */
-  worked?: { freshness?: unknown; answer?: unknown };
 };
 
 export type TokenCache = {
@@ -159,7 +154,10 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
       isPossible: ({ asOf }) => asOf !== null,
       changed: async (asked) => {
         const versions = asked.map(({ row, asOf }) => ({ id: row.id, asOf: asOf ?? "" }));
-        const ids = new Set(await rows.changedSince(versions));
+        const before = databaseClock.ask();
+        const answer = await rows.changedSince(versions);
+        databaseClock.observe(answer.now, before);
+        const ids = new Set(answer.ids);
         return new Set(asked.filter(({ row }) => ids.has(row.id)));
       },
     },

@@ -335,12 +335,13 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   };
 
   /** How long each row that is trusted can be handed out as it is; found out once for a row. */
+  const freshness = new WeakMap<KnownConnection, Freshness>();
   const freshnessOf = (found: KnownConnection): Freshness => {
-    const known = found.worked?.freshness as Freshness | undefined;
+    const known = freshness.get(found);
     if (known !== undefined) return known;
     const rules = rulesOf(found.row);
     const made = { untilMs: freshUntilMs(found, rules), endsByRefresh: rules?.oldAccessTokenDies === true };
-    found.worked = { ...found.worked, freshness: made };
+    freshness.set(found, made);
     return made;
   };
 

@@ -36,7 +36,7 @@ async function killOne(args: readonly string[]): Promise<Said> {
   return said;
 }
 
-describeWithServices(["postgres"], "kill -9 in the middle of reads and changes", () => {
+describeWithServices(["postgres"], "kill -9 in the middle of reads and changes at full speed", () => {
   it("loses no entry that was begun, repeats none, and keeps all counts that were written", async () => {
     const migrationUrl = await useDatabase();
     const databaseUrl = await useRole(migrationUrl);

@@ -103,8 +103,9 @@ class Twins {
     const grant = this.#dice.chance(0.3) ? "client_credentials" : "authorization_code";
     const given = { id: this.calls.newId(), name, provider: this.#dice.pick(["own", "other"]), clientRef: null, grant };
     const account = this.#dice.pick([null, "a1", "a1"]);
-    this.model.insert({ ...given, account });
-    await this.#connections.insert({ ...given, client: null, scopes: [], inputs: {}, labels: {}, credentials: null });
+    const labels = { team: "a" };
+    this.model.insert({ ...given, account, labels });
+    await this.#connections.insert({ ...given, client: null, scopes: [], inputs: {}, labels, credentials: null });
     await database.prisma.$executeRaw`UPDATE connections SET account = ${account} WHERE id = ${given.id}::uuid`;
     return "insert";
   }

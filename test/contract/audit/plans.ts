@@ -3,7 +3,8 @@ import { Prisma as Sql } from "../../../src/generated/prisma/client.ts";
 import { createAuditStore, type EntryQuery } from "../../../src/store/audit.ts";
 import type { AuditStage } from "./stage.ts";
 
-const none: EntryQuery = {
+/** Without any filter: a page, newest first. */
+export const unfiltered: EntryQuery = {
   since: null,
   until: null,
   actor: null,
@@ -52,13 +53,13 @@ export function auditPlans(stage: () => AuditStage): void {
           $queryRaw: (parts: TemplateStringsArray, ...values: unknown[]) =>
             prisma.$queryRaw(Sql.sql`EXPLAIN (ANALYZE, COSTS off, TIMING off) ${Sql.sql(parts, ...values)}`),
         } as unknown as typeof prisma;
-        const lines: unknown = await createAuditStore({ audit: explaining }).page({ ...none, ...query });
+        const lines: unknown = await createAuditStore({ audit: explaining }).page({ ...unfiltered, ...query });
         const plan = (lines as Record<string, string>[]).flatMap((line) => Object.values(line)).join("\n");
         expect(plan).toMatch(index);
         expect(plan).not.toMatch(/Sort Key:.*::/); // by what the columns are selected as
         expect(plan).not.toMatch(/Seq Scan.*actual rows=[1-9]/); // of partitions without a row there is nothing else to do
         const read = [...plan.matchAll(/Scan.*actual rows=(\d+)/g)].reduce((sum, [, rows]) => sum + Number(rows), 0);
-        expect(read, plan).toBeLessThanOrEqual((query.limit ?? none.limit) * 4);
+        expect(read, plan).toBeLessThanOrEqual((query.limit ?? unfiltered.limit) * 4);
         const passedOver = [...plan.matchAll(/Rows Removed by Filter: (\d+)/g)].reduce(
           (sum, [, rows]) => sum + Number(rows),
           0,

@@ -525,7 +525,8 @@ export function tokenSets(stage: () => StoreStage): void {
       const changedBy = async (sql: string) => {
         const known = (await stage().rows.readByName(names)).map(({ row, asOf }) => ({ id: row.id, asOf }));
         await stage().query(sql);
-        return (await stage().rows.changedSince(known)).map((id) => nameOf.get(id) ?? "").sort();
+        const { ids } = await stage().rows.changedSince(known);
+        return ids.map((id) => nameOf.get(id) ?? "").sort();
       };
       const update = (set: string, id = own.id) =>
         `UPDATE connections SET ${set} WHERE id = '${id}' RETURNING 1 AS done`;
@@ -545,7 +546,7 @@ export function tokenSets(stage: () => StoreStage): void {
         await changedBy(`UPDATE clients SET inputs = '{"a": "b"}' WHERE id = '${client.id}' RETURNING 1 AS done`),
       ).toEqual([own.name]);
       expect(await changedBy(`DELETE FROM connections WHERE id = '${own.id}' RETURNING 1 AS done`)).toEqual(names);
-      expect(await stage().rows.changedSince([])).toEqual([]);
+      expect((await stage().rows.changedSince([])).ids).toEqual([]);
     });
 
     it("a connection that has never been granted anything has no scopes, not none that are known", async () => {

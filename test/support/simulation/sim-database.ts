@@ -32,7 +32,8 @@ export class SimDatabase {
 
   /** A name that has been used before goes on from the version it had. */
   insert(
-    given: Pick<SimRow, "id" | "name" | "provider" | "clientRef" | "grant"> & { account?: string | null },
+    given: Pick<SimRow, "id" | "name" | "provider" | "clientRef" | "grant"> &
+      Partial<Pick<SimRow, "account" | "labels">>,
   ): TokenRow {
     const version = this.tables.tombstones.get(given.name)?.version ?? 0;
     const nextRefreshAt = given.grant === "client_credentials" ? after(this.tables.nowMs(), firstTrySeconds) : null;

@@ -23,13 +23,13 @@ export function readStatements(tables: SimTables): Sync<Reads> {
       [...tables.rows.values()]
         .filter(({ name }) => names.includes(name))
         .map((row) => ({ row: view(row), asOf: versionOf(row) })),
-    changedSince: (known) =>
-      known
-        .filter(({ id, asOf }) => {
-          const row = tables.rows.get(id);
-          return row === undefined || versionOf(row) !== asOf;
-        })
-        .map(({ id }) => id),
+    changedSince(known) {
+      const changed = known.filter(({ id, asOf }) => {
+        const row = tables.rows.get(id);
+        return row === undefined || versionOf(row) !== asOf;
+      });
+      return { now: tables.now, ids: changed.map(({ id }) => id) };
+    },
     hasLabels: (name, labels) =>
       binds(labels) && [...tables.rows.values()].some((row) => row.name === name && carries(row.labels, labels)),
     readByIds: (ids) => [...tables.rows.values()].filter(({ id }) => ids.includes(id)).map(view),

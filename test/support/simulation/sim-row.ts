@@ -21,7 +21,7 @@ export function viewOf(row: SimRow, nowMs: number): TokenRow {
 }
 
 type NewRow = Pick<SimRow, "id" | "name" | "provider" | "clientRef" | "grant" | "version"> &
-  Partial<Pick<SimRow, "account">>;
+  Partial<Pick<SimRow, "account" | "labels">>;
 
 /** What an INSERT leaves. */
 export function newRow(given: NewRow): SimRow {

@@ -24,14 +24,26 @@ function row(generation: number, readSeconds: number, changes: Partial<TokenRow>
 
 function caching() {
   const clock = fakeClock();
-  const state = { table: [] as TokenRow[], isGone: false, queries: 0, delay: null as Promise<void> | null };
+  const state = {
+    table: [] as TokenRow[],
+    isGone: false,
+    queries: 0,
+    delay: null as Promise<void> | null,
+    asOf: null as string | null,
+    now: inSeconds(0),
+    onConfirm: () => {},
+  };
   const rows = {
     readByName: async (names: readonly string[]) => {
       state.queries++;
       if (state.isGone) throw new BrokerError("storage_unavailable", "gone");
       const found = state.table.filter(({ name }) => names.includes(name));
       if (state.delay !== null) await state.delay;
-      return found.map((each) => ({ row: each, asOf: null }));
+      return found.map((each) => ({ row: each, asOf: state.asOf }));
+    },
+    changedSince: async () => {
+      state.onConfirm();
+      return { now: state.now, ids: [] };
     },
   } as unknown as TokenStatements;
   const databaseClock = createDatabaseClock(clock);
@@ -68,6 +80,22 @@ describe("what a replica knows of connections", () => {
     expect(state.queries).toBe(0);
     await cache.read("large-0");
     expect(state.queries).toBe(1);
+  });
+
+  it("what is confirmed also says what time it is for Postgres: rows may be confirmed for days without being read", async () => {
+    const { cache, state, databaseClock } = caching();
+    const { promise: asked, resolve } = Promise.withResolvers<void>();
+    state.asOf = "1";
+    state.table = [row(3, 100)];
+    state.now = inSeconds(110);
+    state.onConfirm = () => {
+      cache.stop();
+      resolve();
+    };
+    await cache.read("acme");
+    await asked;
+    await setImmediate();
+    expect([state.queries, databaseClock.nowMs()]).toEqual([1, inSeconds(110).getTime()]);
   });
 
   it("the sealed access token is not kept beside the opened one, and who learned of the row has it all", async () => {
