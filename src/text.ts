@@ -74,6 +74,11 @@ export function furtherTokenName(connection: string, furtherToken: string): stri
   return `${connection}#${furtherToken}`;
 }
 
+/** A name that no row has, for a caller who is to get the answer, and the time, of a connection that does not exist. */
+export function nobodysName(connection: string): string {
+  return furtherTokenName(connection, "");
+}
+
 /** The name that people know a row by: its connection's. */
 export function publicName(name: string): string {
   return name.split("#", 1)[0] ?? name;

@@ -1,10 +1,11 @@
 import { createServer, type IncomingMessage, type ServerOptions, type ServerResponse } from "node:http";
 import type { FastifyServerFactory } from "fastify";
 import type { KeyService } from "../callers/keys.ts";
-import { coversName, mayUse, type Principal } from "../callers/principal.ts";
+import { coversName, type Principal } from "../callers/principal.ts";
 import type { WorkloadService } from "../callers/workloads.ts";
 import { looksLikeJwt } from "../jwt-form.ts";
-import { binds } from "../labels.ts";
+import { binds, carries } from "../labels.ts";
+import { nobodysName } from "../text.ts";
 import type { FreshToken, TokenService } from "../tokens/read.ts";
 import type { AnswerHeaders } from "./headers.ts";
 import type { TokenRoutesOptions } from "./routes/tokens.ts";
@@ -52,12 +53,12 @@ export function createFreshRead(options: FreshReadOptions): FreshRead {
   const prepared = new WeakMap<FreshToken["found"], Prepared>();
   const sent = [...Object.entries(headers).flat(), "content-type", "application/json; charset=utf-8", "content-length"];
 
-  /** False: nothing is done for this caller. A refusal costs the same whatever is in memory. */
+  /** For a caller whose patterns cover the name. False: its labels are not those of the connection, and nothing is done. */
   const answer = (by: Principal, fresh: FreshToken, response: ServerResponse): boolean => {
     let ready = prepared.get(fresh.found);
     let count = ready?.allowed.get(by);
     if (ready === undefined || count === undefined) {
-      if (!by.abilities.includes("tokens") || !mayUse(by, fresh.found.row)) return false;
+      if (!carries(fresh.found.row.labels, by.labels)) return false;
       ready ??= prepare(viewToken(tokens.issueFresh(fresh)));
       prepared.set(fresh.found, ready);
       count = readCounter({ by, connection: fresh.found.row.name, result: "ok" });
@@ -72,12 +73,13 @@ export function createFreshRead(options: FreshReadOptions): FreshRead {
   };
 
   const readFirst = async (by: Principal, name: string, { request, response }: Asked): Promise<boolean> => {
-    const loading = tokens.load(name);
+    // What the caller may not know of is looked for as well, so it costs the same as what nobody has.
+    const loading = tokens.load(coversName(by, name) ? name : nobodysName(name));
     loaded.set(request, loading);
     const found = await loading.catch(() => null); // the general way says what is wrong
     // failpoint: row read first
     if (response.destroyed) return true; // nobody is there any more
-    const fresh = found === null ? null : tokens.fresh(name);
+    const fresh = found === null ? null : tokens.fresh(name, by.labels);
     return fresh !== null && answer(by, fresh, response);
   };
 
@@ -88,13 +90,13 @@ export function createFreshRead(options: FreshReadOptions): FreshRead {
     if (method !== "GET" || !url.startsWith(path) || authorization?.startsWith(scheme) !== true) return false;
     const bearer = authorization.slice(scheme.length);
     const by = looksLikeJwt(bearer) ? workloads.known(bearer) : keys.known(bearer);
-    if (by === null || isClosing()) return false;
+    if (by === null || isClosing() || !by.abilities.includes("tokens")) return false;
     const name = url.slice(path.length);
-    const fresh = tokens.fresh(name);
+    // Memory is asked only for what the caller may know of.
+    const fresh = coversName(by, name) ? tokens.fresh(name, by.labels) : null;
     if (fresh !== null) return answer(by, fresh, response);
-    // Only for callers who may know whether there is such a connection.
-    const mayLoad = nameForm.test(name) && by.abilities.includes("tokens") && !binds(by.labels) && coversName(by, name);
-    return mayLoad && readFirst(by, name, { request, response });
+    // Labels are looked for by a query of their own, first.
+    return !binds(by.labels) && nameForm.test(name) && readFirst(by, name, { request, response });
   };
 }
 

@@ -42,23 +42,21 @@ export type FreshToken = { found: KnownConnection; expiresInSeconds: number | nu
 
 export type TokenService = {
   /**
-   * What `get` has for a caller without wishes, if it needs nothing but memory for it, and begins nothing. Null: ask `get`. The caller's labels
-   * are not looked at, so nothing is noted.
+   * What `get` has for a caller without wishes, if it needs nothing but memory for it, and begins nothing. Null: ask `get`. Who is bound to labels
+   * gets only what `get` has answered with these labels before, so the time tells nothing new about which connections exist.
    */
-  fresh(name: string): FreshToken | null;
+  fresh(name: string, labels: Labels): FreshToken | null;
   /** Reads the row, so that `fresh` may have it then. It is in memory, or costs a query, which many share. @throws BrokerError */
   load(name: string): Promise<KnownConnection | null>;
   /** Notes that it is handed out. */
   noteFresh(fresh: FreshToken): void;
   /** What `get` answers for it, the seconds aside. */
   issueFresh(fresh: FreshToken): IssuedToken;
-  /** @throws BrokerError when there is no usable token, with a code of docs/api.md. */
-  get(name: string, wish: TokenWish): Promise<IssuedToken>;
   /**
-   * Refuses a name that the caller's patterns do not cover, at the cost of a name that nobody has.
-   * @throws BrokerError connection_not_found, storage_unavailable
+   * @param name of the connection, or `nobodysName` of it if the caller's patterns do not cover it
+   * @throws BrokerError when there is no usable token, with a code of docs/api.md
    */
-  refuse(name: string, labels: Labels): Promise<never>;
+  get(name: string, wish: TokenWish): Promise<IssuedToken>;
   /** Refreshes, whatever the newest token's age is. Joins a refresh under way. @throws BrokerError */
   refreshNow(name: string): Promise<void>;
   /** The same, for callers that want the failure. @throws BrokerError when no refresh can be tried */
@@ -100,6 +98,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     parts;
   const flights = createSingleFlight<RefreshOutcome>();
   const labelChecks = createSingleFlight<boolean>();
+  const carriers = createCarriers();
   const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
 
   const get: TokenService["get"] = async (connection, wish) => {
@@ -115,7 +114,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     if (cache.hasEnded(found)) return await get(connection, { ...wish, loaded: undefined });
     // Its labels may have changed meanwhile.
     const newest = binds(labels) ? cache.peek(connection) : null;
-    if (newest !== null && !carries(newest.row.labels, labels)) throw connectionNotFound(connection);
+    if (newest !== null && !carries(newest.row.labels, labels)) throw connectionNotFound(publicName(connection));
     return token;
   };
 
@@ -299,11 +298,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     { bypass, labels }: { bypass: boolean; labels: Labels },
   ): Promise<KnownConnection | null> => {
     if (!binds(labels)) return await readRow(name, bypass);
-    const known = cache.peek(name);
-    const isKnown = known !== null && carries(known.row.labels, labels);
+    const isKnown = carriers.has(name, labels);
     if (!isKnown && !(await hasLabels(name, labels))) return null;
     const found = await readRow(name, bypass || !isKnown);
-    return found !== null && carries(found.row.labels, labels) ? found : null;
+    const isFound = found !== null && carries(found.row.labels, labels);
+    carriers.note(name, labels, isFound);
+    return isFound ? found : null;
   };
 
   const hasLabels = async (name: string, labels: Labels): Promise<boolean> =>
@@ -312,7 +312,8 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   type Finding = { bypass: boolean; labels?: Labels; loaded?: TokenWish["loaded"] };
   const find = async (name: string, { bypass, labels = {}, loaded }: Finding) => {
     const found = await (loaded ?? readLabelled(name, { bypass, labels }));
-    if (found === null) throw connectionNotFound(name);
+    // What was loaded for another name is not this one's.
+    if (found === null || found.row.name !== name) throw connectionNotFound(publicName(name));
     requireProven(found);
     if (found.row.status === "disabled" || isKilled(found.row)) throw unavailable(found.row);
     return found;
@@ -326,7 +327,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   ): Promise<KnownConnection> => {
     if (binds(labels)) {
       const owner = await readLabelled(connection, { bypass: false, labels });
-      if (owner === null) throw connectionNotFound(connection);
+      if (owner === null) throw connectionNotFound(publicName(connection));
       requireProven(owner);
     }
     return await find(furtherTokenName(connection, furtherToken), { bypass }).catch(async (error: unknown) => {
@@ -347,12 +348,8 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   return {
     get,
-    async refuse(name, labels) {
-      // No connection's name begins with this.
-      await readLabelled(`#${name}`, { bypass: false, labels });
-      throw connectionNotFound(name);
-    },
-    fresh(name) {
+    fresh(name, labels) {
+      if (binds(labels) && !carriers.has(name, labels)) return null;
       const found = cache.trusted(name);
       if (found === null || databaseClock.isDoubtful()) return null;
       const nowMs = databaseClock.nowMs();
@@ -387,7 +384,7 @@ async function missingFurtherToken(
   wanted: string,
 ): Promise<BrokerError> {
   const found = await cache.read(name);
-  if (found === null) return connectionNotFound(name);
+  if (found === null) return connectionNotFound(publicName(name));
   const known = catalog.get(found.row.provider)?.furtherTokens.map((one) => one.name) ?? [];
   if (known.includes(wanted)) {
     const detail = `The provider has given no token "${wanted}" yet; connect the account with the scopes that it takes.`;
@@ -610,6 +607,28 @@ function noRefreshToken(row: KnownConnection["row"]): Warning {
 /** The refreshes that replicas have announced as running. Only a hint, since messages may be lost. */
 export type PeerRefreshes = { isRunning(connectionId: string, generation: number): boolean };
 
+/** Connections that were found to carry a caller's labels: these need no query of their own. Anything may be forgotten. */
+function createCarriers() {
+  const found = new LRUCache<string, true>({ maxSize: maxCarriers, sizeCalculation: () => 1 });
+  const keyOf = (name: string, labels: Labels) => `${name} ${textOf(labels)}`;
+  const texts = new WeakMap<Labels, string>();
+  const textOf = (labels: Labels): string => {
+    const known = texts.get(labels);
+    if (known !== undefined) return known;
+    const text = JSON.stringify(labels);
+    texts.set(labels, text);
+    return text;
+  };
+  return {
+    has: (name: string, labels: Labels): boolean => found.get(keyOf(name, labels)) === true,
+    note(name: string, labels: Labels, isFound: boolean): void {
+      if (isFound) found.set(keyOf(name, labels), true);
+      else found.delete(keyOf(name, labels));
+    },
+  };
+}
+
+const maxCarriers = 100_000;
 const maxRemembered = 10_000;
 
 /** @param onEnd called when a refresh of a generation has ended, also if it failed: cached rows of it may be old */

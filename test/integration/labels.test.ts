@@ -314,6 +314,19 @@ describeWithServices(["postgres"], "an attacker with a key that is bound to labe
       const all = statementsIn(await postgres.log()).slice(before);
       return all.filter((text) => /^SELECT[\s\S]* FROM connections c [\s\S]*WHERE c\.name = /.test(text));
     };
+    // What the caller may have costs that query, too, when it is asked for with these labels for the first time.
+    const first = await stage.api.createKey({
+      name: "1",
+      abilities: ["tokens"],
+      connections: ["*"],
+      labels: { team: "finance" },
+    });
+    const logged = async () => statementsIn(await postgres.log()).filter((text) => text.includes("SELECT 1 AS found"));
+    for (const costs of [1, 0]) {
+      const before = (await logged()).length;
+      expect((await ask(`/tokens/${own}`, { by: first })).status).toBe(200);
+      expect((await logged()).length - before).toBe(costs);
+    }
     for (const { by, paths } of [
       { by: reader, paths: [unknown, cached, uncached, "other-x", "other-cold"].map((name) => `/tokens/${name}`) },
       { by: free, paths: [unknown, "other-x", "other-cold"].map((name) => `/tokens/${name}`) },

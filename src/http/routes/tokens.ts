@@ -3,6 +3,7 @@ import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import type { ApiRequest } from "../../providers/oauth/side-requests.ts";
 import { coversName, type Principal } from "../../callers/principal.ts";
+import { nobodysName } from "../../text.ts";
 import { callerTimes, providerTimes } from "../../time.ts";
 import type { TokenService } from "../../tokens/read.ts";
 import { principalOf } from "../auth.ts";
@@ -11,7 +12,7 @@ import { type ApiScope, closed, connectionParams, literals } from "../schemas.ts
 import { viewToken } from "../views.ts";
 
 export type TokenRoutesOptions = {
-  tokens: Pick<TokenService, "get" | "refuse">;
+  tokens: Pick<TokenService, "get">;
   describeRequest: (connection: string, accessToken: string) => Promise<ApiRequest>;
   /** What `load` has read for a request, which is read no second time. */
   loaded: WeakMap<IncomingMessage, ReturnType<TokenService["load"]>>;
@@ -82,9 +83,8 @@ export async function tokenRoutes(
     const by = principalOf(request);
     const { labels } = by;
     const wish = { labels, minTtlSeconds: min_ttl, rejectedVersion: rejected_version ?? null, waitSeconds: wait };
-    const asked = coversName(by, connection)
-      ? tokens.get(connection, { ...wish, furtherToken, loaded: loaded.get(request.raw) })
-      : tokens.refuse(connection, labels);
+    const name = coversName(by, connection) ? connection : nobodysName(connection);
+    const asked = tokens.get(name, { ...wish, furtherToken, loaded: loaded.get(request.raw) });
     const token = await asked.catch((error: unknown) => {
       const result = error instanceof BrokerError ? error.code : "internal_error";
       countReadResult({ by, connection: result === "connection_not_found" ? null : connection, result });
