@@ -1,5 +1,5 @@
 import { request } from "undici";
-import { startBroker } from "../test/support/broker-process.ts";
+import { type BrokerOptions, startBroker } from "../test/support/broker-process.ts";
 import { fillConnections } from "../test/support/filled-connections.ts";
 import { until } from "../test/support/patience.ts";
 import { providersFolder } from "../test/support/providers/definition-files.ts";
@@ -16,7 +16,7 @@ export const nameOf = (index: number): string => `due-${index}`;
 export const numberAt = async (url: string): Promise<number> => Number(await (await request(url)).body.text());
 
 /** A broker on Postgres and Redis, thousands of connections with fresh tokens, and a provider that answers at once. */
-export async function startDueStage() {
+export async function startDueStage(options: BrokerOptions = {}) {
   await needServices();
   const databaseUrl = await useDatabase();
   const provider = await startBeside("instant-provider.ts");
@@ -24,6 +24,7 @@ export async function startDueStage() {
   const token = { url: tokenUrl, client_auth: "basic", encoding: "form" };
   const definition = { id: "bench", extends: "oauth2", name: "Bench", grants: ["import"], token };
   const broker = await startBroker({
+    ...options,
     databaseUrl,
     redisUrl: await useRedis(),
     providersDir: await providersFolder({ definitions: () => [definition] }),

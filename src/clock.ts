@@ -5,7 +5,14 @@ export type Clock = {
   /** Milliseconds that never go back; stands still while the machine is suspended. */
   monotonicMs: () => number;
   /** Resolves after `ms`, or at once when `signal` aborts. */
-  sleep: (ms: number, signal?: AbortSignal) => Promise<void>;
+  sleep: (ms: number, signal?: WakingSignal) => Promise<void>;
+};
+
+/** The part of an AbortSignal that ends a sleep. */
+export type WakingSignal = {
+  readonly aborted: boolean;
+  addEventListener(event: "abort", wake: () => void, options?: { once: true }): void;
+  removeEventListener(event: "abort", wake: () => void): void;
 };
 
 export const systemClock: Clock = {
@@ -28,10 +35,29 @@ export const systemClock: Clock = {
 
 /** The promise's value, or null if it takes longer than `ms`. The work itself goes on. */
 export async function withDeadline<T>(work: Promise<T>, ms: number, clock: Pick<Clock, "sleep">): Promise<T | null> {
-  const done = new AbortController();
+  const done = new SleepersSignal();
   try {
-    return await Promise.race([work, clock.sleep(ms, done.signal).then(() => null)]);
+    return await Promise.race([work, clock.sleep(ms, done).then(() => null)]);
   } finally {
-    done.abort(null); // without a reason of its own each abort would make an error, with a stack
+    done.abort();
+  }
+}
+
+/** For one sleeper. Each caller that waits has one, and an AbortController with its events costs many times as much. */
+class SleepersSignal implements WakingSignal {
+  aborted = false;
+  #wake = (): void => {};
+
+  addEventListener(_event: "abort", wake: () => void): void {
+    this.#wake = wake;
+  }
+
+  removeEventListener(): void {
+    this.#wake = () => {};
+  }
+
+  abort(): void {
+    this.aborted = true;
+    this.#wake();
   }
 }

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { EventEmitter } from "node:events";
 import { Cluster } from "ioredis";
 import { replicaTimes } from "../time.ts";
-import type { RedisClient } from "./redis.ts";
+import { gather, type RedisClient } from "./redis.ts";
 
 /**
  * Leases that keep replicas from asking all at once, and messages that wake waiters. Neither is relied on for correctness: a lease
@@ -71,35 +71,44 @@ const purpose = "news";
 const mostCharacters = 1000;
 /** So that a message that is sent again counts once. */
 const mostRemembered = 20_000;
+/** Of its own messages, while Redis sends none of them back. */
+const mostUnsent = 1000;
 
 /** Locks in Redis 6.2+ or Valkey, shared by all replicas. Never throws: what fails is `unavailable`. */
 export function createRedisLeases({ redis, subscriber, keyring, onError, onTaken, onRejected }: Options): Leases {
   const channel = newsChannel(redis);
   const listeners: ((news: RefreshNews) => void)[] = [];
   const received = new Set<string>();
+  /** What this process has published and Redis has not sent back yet. */
+  const own = new Set<string>();
+  const tell = (news: RefreshNews, proof: string): void => {
+    remember(received, proof, mostRemembered);
+    for (const listener of listeners) listener(news);
+  };
   redis.on("error", onError);
   subscriber.on("error", onError);
   subscriber.on("ready", () => void subscriber.subscribe(channel).catch(onError));
   subscriber.on("message", (from: string, text: string) => {
-    if (from !== channel) return;
+    if (from !== channel || own.delete(text)) return;
     const message = parseMessage(text);
     if (message === null) return onRejected();
     const { news, nonce, proof } = message;
     const judged = keyring.verify(purpose, signedText(news, nonce), proof);
     if (judged === "forged") return onRejected();
     if (judged === "unknown_key") return; // sealed with a key that this replica lacks: waiters ask Postgres anyway
-    if (received.has(proof)) return;
-    received.add(proof);
-    if (received.size > mostRemembered) received.delete(received.values().next().value as string);
-    for (const listener of listeners) listener(news);
+    if (!received.has(proof)) tell(news, proof);
   });
 
-  const deleteOwn = (key: string, owner: string) => void redis.eval(compareAndDelete, 1, key, owner).catch(onError);
+  const deleteOwn = (key: string, owner: string): void => {
+    gather(redis);
+    void redis.eval(compareAndDelete, 1, key, owner).catch(onError);
+  };
 
   return {
     async acquire(key, leaseMs) {
       const owner = randomUUID();
       try {
+        gather(redis);
         const reply = await redis.set(key, owner, "PX", leaseMs, "NX");
         onTaken();
         if (reply !== "OK") return { state: "held" };
@@ -113,8 +122,13 @@ export function createRedisLeases({ redis, subscriber, keyring, onError, onTaken
     },
     announce(news) {
       const nonce = randomUUID();
-      const message = { ...news, nonce, proof: keyring.sign(purpose, signedText(news, nonce)) };
-      void redis.publish(channel, JSON.stringify(message)).catch(onError);
+      const proof = keyring.sign(purpose, signedText(news, nonce));
+      const text = JSON.stringify({ ...news, nonce, proof });
+      remember(own, text, mostUnsent);
+      gather(redis);
+      void redis.publish(channel, text).catch(onError);
+      // This process needs no Redis to hear its own news.
+      tell(news, proof);
     },
     listen: (listener) => void listeners.push(listener),
     async available() {
@@ -132,6 +146,12 @@ export function createRedisLeases({ redis, subscriber, keyring, onError, onTaken
       subscriber.disconnect();
     },
   };
+}
+
+/** Adds it to what came last, of which there are at most so many. */
+function remember(last: Set<string>, text: string, most: number): void {
+  last.add(text);
+  if (last.size > most) last.delete(last.values().next().value as string);
 }
 
 function signedText({ connection, generation, attempt, outcome }: RefreshNews, nonce: string): string {

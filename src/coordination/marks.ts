@@ -1,5 +1,5 @@
 import { DatabaseSync } from "node:sqlite";
-import type { RedisClient } from "./redis.ts";
+import { gather, type RedisClient } from "./redis.ts";
 
 /** The newest generation and version of a connection that are known to have been stored. */
 export type Mark = { generation: number; version: number };
@@ -71,6 +71,8 @@ type Standing = { bytes: Buffer; mark: Mark | null; keyId: string | null; isSile
 
 /** How many marks one command reads, about. */
 const scanned = 500;
+/** More refreshes do not run at a time, about. */
+const mostReadBefore = 1000;
 
 /**
  * Marks in Redis, for all replicas. If Redis loses one, it is noted again, and guards its row only from then on. Each carries a MAC, since
@@ -99,6 +101,7 @@ export function createRedisMarks({ redis, proofs, onError, onRejected }: Options
 
   const readAll = async (ids: readonly string[]): Promise<Standing[]> => {
     if (ids.length === 0) return [];
+    gather(redis);
     const found = await redis.hmgetBuffer(key, ...ids).catch((error: unknown) => {
       noHash(error);
       return ids.map(() => null);
@@ -106,19 +109,43 @@ export function createRedisMarks({ redis, proofs, onError, onRejected }: Options
     return await Promise.all(ids.map((id, index) => judge(id, found[index] ?? null)));
   };
 
-  /** Raises the marks that are lower than the given ones, and returns those that are higher. */
-  const raise = async (marks: ReadonlyMap<string, Mark>, round = 1): Promise<Map<string, Mark>> => {
+  /** What a refresh has read and may raise soon: it need not be read again, since a swap finds out what has changed. */
+  const readBefore = new Map<string, Standing>();
+  const readOne = async (id: string): Promise<Mark | null> => {
+    const [standing] = await readAll([id]);
+    if (standing === undefined) return null;
+    readBefore.set(id, standing);
+    if (readBefore.size > mostReadBefore) readBefore.delete(readBefore.keys().next().value as string);
+    return standing.mark;
+  };
+  const takeReadBefore = (ids: Iterable<string>): Map<string, Standing> => {
+    const taken = new Map<string, Standing>();
+    for (const id of ids) {
+      const standing = readBefore.get(id);
+      if (standing !== undefined) taken.set(id, standing);
+      readBefore.delete(id);
+    }
+    return taken;
+  };
+
+  /** Raises the marks that are lower than the given ones, and returns those that are higher. `standing`: those that were read just before. */
+  const raise = async (
+    marks: ReadonlyMap<string, Mark>,
+    { standing = new Map<string, Standing>(), round = 1 } = {},
+  ): Promise<Map<string, Mark>> => {
     const higher = new Map<string, Mark>();
     const swaps: (string | Buffer)[] = [];
-    const standing = await readAll([...marks.keys()]);
-    [...marks].forEach(([id, mark], index) => {
-      const { bytes, mark: known, isSilent } = standing[index] as Standing;
+    const unread = [...marks.keys()].filter((id) => !standing.has(id));
+    (await readAll(unread)).forEach((each, index) => standing.set(unread[index] as string, each));
+    marks.forEach((mark, id) => {
+      const { bytes, mark: known, isSilent } = standing.get(id) as Standing;
       if (known !== null && known.generation > mark.generation) higher.set(id, known);
       const isLower = known === null || known.generation < mark.generation;
       if (!isSilent && isLower) swaps.push(id, bytes, signed(id, mark));
     });
+    gather(redis);
     const lost = swaps.length === 0 ? 0 : await redis.eval(swapAll, 1, key, ...swaps);
-    return lost === 0 || round === mostRounds ? higher : await raise(marks, round + 1);
+    return lost === 0 || round === mostRounds ? higher : await raise(marks, { round: round + 1 });
   };
 
   const signed = (id: string, mark: Mark): string =>
@@ -163,7 +190,7 @@ export function createRedisMarks({ redis, proofs, onError, onRejected }: Options
     while (waiting.size > 0) {
       const marks = waiting;
       waiting = new Map();
-      await orNull(raise(marks));
+      await orNull(raise(marks, { standing: takeReadBefore(marks.keys()) }));
     }
     isRaising = false;
   };
@@ -174,7 +201,7 @@ export function createRedisMarks({ redis, proofs, onError, onRejected }: Options
       if (!isRaising) void raiseWaiting();
     },
     compare: async (marks) => await orNull(raise(marks)),
-    read: async (connectionId) => (await orNull(readAll([connectionId])))?.[0]?.mark ?? null,
+    read: async (connectionId) => await orNull(readOne(connectionId)),
     close: (connectionId, version) =>
       void orNull(redis.hset(key, connectionId, signed(connectionId, { generation: deletedGeneration, version }))),
     count: async (options) => await orNull(count(options)),

@@ -47,6 +47,13 @@ function reconnectDelayMs(attempt: number): number {
   return Math.min(replicaTimes.redisReconnectFirstMs * 2 ** (attempt - 1), replicaTimes.redisReconnectMaxMs);
 }
 
+/** What is sent until the end of this turn goes out in one piece: each piece is a system call here, and a look at the socket there. */
+export function gather(redis: RedisClient): void {
+  const stream = redis instanceof Cluster ? null : redis.stream;
+  stream?.cork?.();
+  process.nextTick(() => stream?.uncork?.());
+}
+
 function parseNode(text: string): { host: string; port: number } {
   const { hostname, port } = new URL(`redis://${text}`);
   return { host: hostname.replaceAll(/[[\]]/g, ""), port: Number(port || 6379) };

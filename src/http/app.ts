@@ -10,7 +10,8 @@ import type { KeyService } from "../callers/keys.ts";
 import type { Ability } from "../store/api-keys.ts";
 import { auditRoutes } from "./audit.ts";
 import { createRequireAbility } from "./auth.ts";
-import { createFreshRead, type FreshReadOptions, serverWith } from "./fresh-read.ts";
+import { createFreshRead, type FreshRead, type FreshReadOptions, serverWith } from "./fresh-read.ts";
+import { createRejectedRead } from "./rejected-read.ts";
 import { installErrorHandler, serverOptions } from "./error-handler.ts";
 import { answerHeaders } from "./headers.ts";
 import { apiReference, openApi } from "./openapi.ts";
@@ -32,7 +33,7 @@ import { installSchemas, refuseControlCharacters, refuseUnknownFields } from "./
 const largestBodyBytes = 64 * 1024;
 
 /** The instances that routes call. */
-export type AppParts = Omit<TokenRoutesOptions, "loaded"> &
+export type AppParts = Omit<TokenRoutesOptions, "loaded" | "asked"> &
   Pick<FreshReadOptions, "tokens" | "readCounter"> &
   ConnectionRoutesOptions &
   GrantRoutesOptions &
@@ -67,11 +68,17 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   let isClosing = false;
   const options = serverOptions(answering);
   const loaded: TokenRoutesOptions["loaded"] = new WeakMap();
-  const fresh = createFreshRead({ ...parts, loaded, headers: answering.headers, isClosing: () => isClosing });
+  const asked: TokenRoutesOptions["asked"] = new WeakMap();
+  const early = { ...parts, loaded, asked, headers: answering.headers, isClosing: () => isClosing };
+  const [fresh, rejected] = [createFreshRead(early), createRejectedRead(early)];
+  const shortWays: FreshRead = (...exchange) => {
+    const isAnswered = fresh(...exchange);
+    return isAnswered === false ? rejected(...exchange) : isAnswered;
+  };
   const onError = (err: unknown) => parts.log.error({ err }, "a fresh read failed, and was answered the general way");
   const app = fastify({
     // Where every answer is logged, none takes the short way.
-    ...(!parts.log.isLevelEnabled(readLevel) && { serverFactory: serverWith(fresh, { ...options, onError }) }),
+    ...(!parts.log.isLevelEnabled(readLevel) && { serverFactory: serverWith(shortWays, { ...options, onError }) }),
     loggerInstance,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: largestBodyBytes,
@@ -94,7 +101,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
       auditRoutes(scope, parts.audit);
       await routes(scope.withTypeProvider<TypeBoxTypeProvider>());
     });
-  await api("tokens", async (scope) => await tokenRoutes(scope, { ...parts, loaded }));
+  await api("tokens", async (scope) => await tokenRoutes(scope, { ...parts, loaded, asked }));
   await api("connections", async (scope) => {
     await connectionRoutes(scope, parts);
     await grantRoutes(scope, parts);

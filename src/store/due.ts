@@ -10,7 +10,7 @@ export type GenerationMark = { connectionId: string; generation: number; version
 const tidyBatch = 10_000;
 
 /** The statements of the sweeper, and of suspended rows: those that a restored database has taken back in time. */
-export function createDueStatements({ prisma }: Pick<Database, "prisma">) {
+export function createDueStatements({ prisma, direct }: Pick<Database, "prisma" | "direct">) {
   /**
    * Lines are made in the order of their ids, and `at` of one moves on for a day at most: so the old ones are the first. Goes on until a batch has
    * none. An index on `at` would make every refresh that counts in a line write all indexes of the table.
@@ -54,7 +54,7 @@ export function createDueStatements({ prisma }: Pick<Database, "prisma">) {
       busyProviders: readonly string[];
     }): Promise<TokenRow[]> {
       const { limit, claimSeconds, busyProviders } = given;
-      return await prisma.$queryRaw`
+      const { text, values } = Sql.sql`
         UPDATE connections c SET next_refresh_at = clock_timestamp()
           + CASE WHEN c.attempt_id IS NULL THEN ${seconds(claimSeconds)} ELSE ${seconds(refreshTimes.abandonedClaimSeconds)} END
         WHERE c.id IN (SELECT d.id FROM connections d
@@ -62,6 +62,7 @@ export function createDueStatements({ prisma }: Pick<Database, "prisma">) {
             AND d.gone_back_from IS NULL AND d.provider <> ALL(${busyProviders}::text[])
           ORDER BY d.next_refresh_at LIMIT ${limit} FOR UPDATE SKIP LOCKED)
         RETURNING ${tokenColumns}`;
+      return await direct<TokenRow>({ name: "claim_due", text }, values);
     },
 
     /** A claimed row is looked at again after `afterSeconds`; null: never. A row that has moved on is left as it is. */

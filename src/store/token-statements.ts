@@ -30,6 +30,11 @@ const byName = {
   text: Sql.sql`SELECT ${tokenColumns}, ${asOf} AS "asOf" FROM connections c WHERE c.name = ANY($1::text[])`.text,
 };
 
+const byId = {
+  name: "connections by id",
+  text: Sql.sql`SELECT ${tokenColumns} FROM connections c WHERE c.id = ANY($1::uuid[])`.text,
+};
+
 export function createTokenStatements(database: Database) {
   const { prisma, direct } = database;
   return {
@@ -64,13 +69,11 @@ export function createTokenStatements(database: Database) {
 
     /** The existing rows of these ids. */
     async readByIds(ids: readonly string[]): Promise<TokenRow[]> {
-      return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.id = ANY(${ids}::uuid[])`;
+      return await direct<TokenRow>(byId, [ids]);
     },
 
     async readById(connectionId: string): Promise<TokenRow | null> {
-      const rows = await prisma.$queryRaw<TokenRow[]>`
-        SELECT ${tokenColumns} FROM connections c WHERE c.id = ${connectionId}::uuid`;
-      return rows[0] ?? null;
+      return (await direct<TokenRow>(byId, [[connectionId]]))[0] ?? null;
     },
 
     /** The same with its client. Their MACs are not checked yet. */

@@ -17,7 +17,7 @@ import {
 } from "../providers/format/definition.ts";
 import { placedLookups } from "../providers/format/file.ts";
 import { joinScopes } from "../providers/format/requirements.ts";
-import { capturedValues, fillUrl, type TemplateValues } from "../providers/format/template.ts";
+import { capturedValues, fillUrl, splitUrl, templateNames, type TemplateValues } from "../providers/format/template.ts";
 import type { HttpRequest } from "../providers/http/exchange.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import { readPointer } from "../providers/oauth/answer-body.ts";
@@ -286,7 +286,7 @@ export function createSender(parts: SenderParts): Sender {
 
     async tokenHost(row) {
       try {
-        return hostOf(await prepare(row));
+        return fixedHostOf(catalog.get(row.provider), row) ?? hostOf(await prepare(row));
       } catch (error) {
         if (isStorageUnavailable(error)) throw error;
         return row.provider;
@@ -486,13 +486,22 @@ function ownSecrets(
   return sends === "credentials" ? { secretInputs, credentials } : { secretInputs };
 }
 
+/** The host that the definition names, whatever connection and client say; null: it depends on them, or on metadata. */
+function fixedHostOf(definition: ProviderDefinition | undefined, { chain, grant }: TokenRow): string | null {
+  if (definition === undefined || chain !== null) return null;
+  const url = tokenUrlOf(definition, grant);
+  return templateNames(splitUrl(url).authority).length === 0 ? (URL.parse(url)?.host ?? null) : null;
+}
+
+function tokenUrlOf({ refreshes, exchanges }: ProviderDefinition, grant: string): string {
+  return (refreshes[grant as ConnectionGrant] ?? exchanges[grant as ConnectionGrant])?.url ?? "";
+}
+
 /** The host that its token request goes to; the provider's id where that cannot be told. */
 function hostOf(context: RequestContext): string {
   const { row, definition } = context;
-  const grant = row.grant as ConnectionGrant;
-  const url = (definition.refreshes[grant] ?? definition.exchanges[grant])?.url ?? "";
   try {
-    return new URL(fillUrl(url, valuesOf(context, 0))).host;
+    return new URL(fillUrl(tokenUrlOf(definition, row.grant), valuesOf(context, 0))).host;
   } catch {
     return row.provider;
   }

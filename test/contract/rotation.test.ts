@@ -1,6 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { systemClock } from "../../src/clock.ts";
+import { systemClock, type WakingSignal } from "../../src/clock.ts";
 import type { ResealedSpool, SpoolEntry } from "../../src/coordination/spool.ts";
 import { createCurrentKey } from "../../src/encryption/current-key.ts";
 import { createResealing, type Unopened } from "../../src/encryption/resealing.ts";
@@ -137,7 +137,7 @@ const pageSize = 10;
 const twoPages = 12;
 
 /** The pauses between two looks, without their length. */
-const hurriedSleep = async (_ms: number, signal?: AbortSignal) => await systemClock.sleep(20, signal);
+const hurriedSleep = async (_ms: number, signal?: WakingSignal) => await systemClock.sleep(20, signal);
 
 const emptySpool: ResealedSpool = {
   name: "data_dir",

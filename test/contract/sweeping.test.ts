@@ -1,6 +1,5 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { Prisma as Sql } from "../../src/generated/prisma/client.ts";
 import { createDatabaseHealth } from "../../src/store/database.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import { createDueStatements } from "../../src/store/due.ts";
@@ -80,13 +79,12 @@ describeWithServices(["postgres"], "sweeping with several replicas", () => {
     await one().query("UPDATE connections SET next_refresh_at = NULL WHERE random() < 0.5 RETURNING 1 AS done");
     await one().database.prisma.$executeRawUnsafe("ANALYZE connections");
     await addDue(5);
-    const { prisma } = one().database;
+    const { prisma, direct } = one().database;
     // The statement itself, as the broker sends it, with EXPLAIN before it.
-    const explaining = {
-      $queryRaw: (parts: TemplateStringsArray, ...values: unknown[]) =>
-        prisma.$queryRaw(Sql.sql`EXPLAIN ${Sql.sql(parts, ...values)}`),
-    } as unknown as typeof prisma;
-    const lines: unknown = await createDueStatements({ prisma: explaining }).claimDue({ ...everything, limit: 16 });
+    const explaining: typeof direct = async ({ name, text }, values) =>
+      await direct({ name: `explain ${name}`, text: `EXPLAIN ${text}` }, values);
+    const due = createDueStatements({ prisma, direct: explaining });
+    const lines: unknown = await due.claimDue({ ...everything, limit: 16 });
     const plan = (lines as Record<string, string>[]).flatMap((line) => Object.values(line)).join("\n");
     expect(plan).toContain("connections_due_idx");
     expect(plan).not.toMatch(/Seq Scan on connections/);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { pino } from "pino";
 import { afterAll, describe, expect, it } from "vitest";
+import type { WakingSignal } from "../../src/clock.ts";
 import { type Environment, readConfig, readEnvironment, type Variables } from "../../src/config.ts";
 import { StartupError } from "../../src/errors.ts";
 import { loadCatalog } from "../../src/providers/load/catalog.ts";
@@ -127,7 +128,7 @@ const commanded =
     let nowMs = 0;
     const clock = {
       monotonicMs: () => nowMs,
-      sleep: async (ms: number, signal?: AbortSignal) => {
+      sleep: async (ms: number, signal?: WakingSignal) => {
         // The limit of a run, which passes where a test says so, or a pause.
         if (signal !== undefined) return isLate ? undefined : await new Promise<void>(() => {});
         nowMs += ms;

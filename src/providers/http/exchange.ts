@@ -1,5 +1,4 @@
 import type { Socket } from "node:net";
-import { Duplex } from "node:stream";
 import { Client, type Dispatcher } from "undici";
 import type { ProviderRequest } from "../format/definition.ts";
 import { type AnswerRoom, type AnswerShare, freeBytes, maxBodyBytes } from "./answer-room.ts";
@@ -54,6 +53,9 @@ export type ExchangeTimeouts = { connectMs: number; headersMs: number; totalMs: 
 /** The longest that the headers of an answer may be together. undici counts names and values, and stops at its limit. */
 const longestHeadersBytes = 64 * 1024 + 1;
 
+/** Most answers are shorter. */
+const shortBytes = 8 * 1024;
+
 type Call = {
   egress: Egress;
   timeouts: ExchangeTimeouts;
@@ -96,10 +98,10 @@ async function write(
   sending: HttpExchange,
   { route, request, timeouts }: { route: Route; request: HttpRequest; timeouts: ExchangeTimeouts },
 ): Promise<ExchangeOutcome> {
+  let opened: { client: Client; socket: Socket } | undefined;
   const ending = new AbortController();
-  void sending.outcome.then(() => ending.abort(new EndedError("ALREADY_ENDED")));
+  void sending.outcome.then(() => opened ?? ending.abort(new EndedError("ALREADY_ENDED")));
   const late = setTimeout(() => ending.abort(new EndedError("CONNECT_TIMEOUT")), timeouts.connectMs);
-  let client: Client | undefined;
   try {
     const { socket, origin, prefix, headers } = await openConnection(route, {
       signal: ending.signal,
@@ -107,15 +109,16 @@ async function write(
       ca: request.ca,
     });
     clearTimeout(late);
-    const answers = new InterimFilter(socket);
-    client = new Client(origin, {
-      connect: (_options, opened) => queueMicrotask(() => opened(null, answers as unknown as Socket)),
+    InterimFilter.install(socket);
+    const client = new Client(origin, {
+      connect: (_options, connected) => queueMicrotask(() => connected(null, socket)),
       headersTimeout: timeouts.headersMs,
       bodyTimeout: 0, // the whole call has an end
       maxHeaderSize: longestHeadersBytes,
       allowH2: false,
       pipelining: 1,
     });
+    opened = { client, socket };
     client.dispatch(
       {
         path: `${prefix}${route.url.pathname}${route.url.search}`,
@@ -131,7 +134,8 @@ async function write(
   }
   const outcome = await sending.outcome;
   clearTimeout(late);
-  void client?.destroy().catch(() => {});
+  // undici closes the connection after a whole answer.
+  if (opened?.socket.destroyed === false) void opened.client.destroy().catch(() => {});
   return outcome;
 }
 
@@ -247,7 +251,8 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
     const needed = Math.min(this.#size, maxBodyBytes);
     const isEnough = needed <= this.#body.length;
     if (!isEnough) {
-      const larger = Buffer.alloc(Math.ceil(needed / freeBytes) * freeBytes);
+      const step = needed <= shortBytes ? shortBytes : freeBytes;
+      const larger = Buffer.alloc(Math.ceil(needed / step) * step);
       this.#body.copy(larger, 0, 0, at);
       this.#body = larger;
     }
@@ -302,59 +307,42 @@ class UnaskedError extends Error {
 }
 
 /**
- * A connection for one request that removes the interim answers (1xx) before the final one. A client must accept any number of them, also
+ * Removes the interim answers (1xx) before the final one from what a connection for one request gives. A client must accept any number of them, also
  * unasked for (RFC 9110, section 15.2). undici does not: it ends the connection at a 100 that it has not asked for, and the token in the
  * final answer would be lost. So they are removed before undici's parser. Everything from the final answer on is passed on unchanged. An
  * unasked 101 ends the connection, since what follows it is not HTTP.
  */
-class InterimFilter extends Duplex {
+class InterimFilter {
   readonly #socket: Socket;
+  readonly #push: Socket["push"];
   /** `start`: a status line is next. `interim`: the head of an interim answer, until its empty line. `final`: the answer. */
   #state: "start" | "interim" | "final" = "start";
   /** The last bytes that cannot be decided yet: at most 12 of a status line, or 2 of the end of a head. */
   #kept = Buffer.alloc(0);
   #interimBytes = 0;
-  #hasEnded = false;
 
-  constructor(socket: Socket) {
-    super();
+  private constructor(socket: Socket) {
     this.#socket = socket;
-    socket.on("data", (chunk: Buffer) => this.#take(chunk));
-    socket.on("end", () => {
-      this.#hasEnded = true;
-      if (this.#kept.length > 0) this.push(this.#kept); // less than a status line: undici reports the error
-      this.push(null);
-    });
-    socket.on("error", (error) => this.destroy(error));
-    // After the end there may be bytes that undici has not read yet, because it waits for room. They must not be lost.
-    socket.on("close", () => void (this.#hasEnded || this.destroy()));
+    this.#push = socket.push.bind(socket);
   }
 
-  override _read(): void {
-    this.#socket.resume();
+  /** From now on whoever reads from the socket gets what the filter leaves. Node gives `push` each piece that arrives. */
+  static install(socket: Socket): void {
+    const filter = new InterimFilter(socket);
+    const early = socket.read() as Buffer | null;
+    socket.push = (chunk: Buffer | null) => filter.#take(chunk);
+    const left = early === null ? null : filter.#withoutInterim(early);
+    if (left !== null) socket.unshift(left);
   }
 
-  override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
-    this.#socket.write(chunk, done);
-  }
-
-  /** Head and body of a request go out as one piece. */
-  override _writev(parts: { chunk: Buffer }[], done: (error?: Error | null) => void): void {
-    this.#socket.write(Buffer.concat(parts.map(({ chunk }) => chunk)), done);
-  }
-
-  override _final(done: () => void): void {
-    this.#socket.end(done);
-  }
-
-  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    this.#socket.destroy();
-    done(error);
-  }
-
-  #take(chunk: Buffer): void {
-    const final = this.#state === "final" ? chunk : this.#withoutInterim(Buffer.concat([this.#kept, chunk]));
-    if (final !== null && !this.push(final)) this.#socket.pause();
+  #take(chunk: Buffer | null): boolean {
+    if (this.#state === "final") return this.#push(chunk);
+    if (chunk === null) {
+      if (this.#kept.length > 0) this.#push(this.#kept); // less than a status line: undici reports the error
+      return this.#push(null);
+    }
+    const left = this.#withoutInterim(Buffer.concat([this.#kept, chunk]));
+    return left === null || this.#push(left);
   }
 
   /** The part of these bytes that belongs to the final answer; null: none. */
@@ -385,7 +373,7 @@ class InterimFilter extends Duplex {
   }
 
   #refuse(code: string): null {
-    this.destroy(new UnaskedError(code));
+    this.#socket.destroy(new UnaskedError(code));
     return null;
   }
 }

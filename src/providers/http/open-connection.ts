@@ -17,7 +17,7 @@ type Connection = {
 
 /**
  * Opens a connection, through the route's proxy if it has one. Nothing of the request is written before this resolves, so every error means
- * "not sent". When `signal` is aborted, also later, everything that was opened is closed.
+ * "not sent". When `signal` is aborted before, everything that was opened is closed.
  * @param options `certificate`: PEM of a client certificate and its key, for the provider alone. `ca`: PEM of the authorities that may
  * vouch for the provider, in place of the usual ones; a proxy is checked with the usual ones
  * @throws ProxyError, BlockedAddressError, errors of Node, and the signal's reason
@@ -65,7 +65,7 @@ async function openTcp(options: {
   signal: AbortSignal;
 }): Promise<net.Socket> {
   const { signal, ...target } = options;
-  const socket = net.connect({ ...target, autoSelectFamily: true, noDelay: true, signal });
+  const socket = net.connect({ ...target, autoSelectFamily: true, noDelay: true });
   await untilEvent(socket, "connect", signal);
   return socket;
 }

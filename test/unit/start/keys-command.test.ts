@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
 import { afterAll, describe, expect, test } from "vitest";
+import type { WakingSignal } from "../../../src/clock.ts";
 import { readConfig, secretVariables } from "../../../src/config.ts";
 import { StartupError } from "../../../src/errors.ts";
 import { withPrintedKeyring } from "../../../src/start/keys-command.ts";
@@ -29,7 +30,7 @@ function clockOf(limit: () => Promise<unknown>) {
     nowMs: 0,
     pauses: [] as number[],
     monotonicMs: () => clock.nowMs,
-    sleep: async (ms: number, signal?: AbortSignal) => {
+    sleep: async (ms: number, signal?: WakingSignal) => {
       if (signal === undefined) {
         clock.pauses.push(ms); // the limit of a run has a signal
         clock.nowMs += ms;

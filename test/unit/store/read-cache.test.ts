@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import type { WakingSignal } from "../../../src/clock.ts";
 import { BrokerError, DatabaseBusyError } from "../../../src/errors.ts";
 import { createReadCache } from "../../../src/store/read-cache.ts";
 import { storeTimes } from "../../../src/time.ts";
@@ -31,7 +32,7 @@ function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000, conf
     await turn();
     await turn();
   };
-  const sleep = async (ms: number, signal?: AbortSignal) =>
+  const sleep = async (ms: number, signal?: WakingSignal) =>
     await new Promise<void>((resolve) => {
       const sleeper = { untilMs: state.nowMs + ms, wake: resolve };
       sleepers.add(sleeper);
