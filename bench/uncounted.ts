@@ -5,7 +5,7 @@ import { mutate, type Mutation } from "../test/support/faults/mutations.ts";
 const uncounted: Mutation = {
   name: "fresh reads are not counted",
   file: "src/http/fresh-read.ts",
-  find: "    count();\n",
+  find: "    count(found.name);\n",
   replace: "",
 };
 registerHooks({

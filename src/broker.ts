@@ -110,12 +110,12 @@ export async function createBroker(config: Config, log: Logger) {
       metrics.readsWith(result).count += 1;
       audit.countRead({ actor: by.actor, connection, result });
     },
-    readCounter({ by, connection, result }) {
+    readCounter({ by, result }) {
       const reads = metrics.readsWith(result);
-      const countInAudit = audit.readCounter({ actor: by.actor, connection, result });
-      return () => {
+      const countInAudit = audit.readCounter({ actor: by.actor, result });
+      return (connection) => {
         reads.count += 1;
-        countInAudit();
+        countInAudit(connection);
       };
     },
     audit,

@@ -219,8 +219,8 @@ export type Audit = {
   end(begun: Begun, outcome: Outcome): Promise<void>;
   /** Counts one read of a token. `connection` null: unknown, or not allowed. Never waits, never throws. */
   countRead(read: CountedRead): void;
-  /** The same for reads that come again and again: each call counts one. */
-  readCounter(read: CountedRead): () => void;
+  /** The same for a caller who reads again and again: each call counts one. */
+  readCounter(read: Omit<CountedRead, "connection">): (connection: string | null) => void;
   /** Counts a request without a valid key. */
   countRefused(): void;
   /** A page, newest first. `cursor`: of the page before. @throws BrokerError invalid_request for a cursor that is none */

@@ -1,4 +1,4 @@
-import type { AuditStore, AuditTransaction, EntryContent } from "../store/audit.ts";
+import type { AuditStore, AuditTransaction, EntryContent, ReadCounts } from "../store/audit.ts";
 import { auditTimes } from "../time.ts";
 import type { Keyring } from "../vault/keyring.ts";
 import { type ChainEnd, chainTo, emptyChain } from "./chain.ts";
@@ -78,7 +78,7 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
    */
   const append = async (
     job: object,
-    contentsOf: (transaction: AuditTransaction) => Promise<readonly EntryContent[]>,
+    contentsOf: (transaction: AuditTransaction) => Promise<Iterable<EntryContent>>,
   ): Promise<void> => {
     try {
       end = await store.write(process, async (transaction) => {
@@ -89,9 +89,9 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
         attempted = null;
         const contents = await contentsOf(transaction);
         let last = end;
-        // In parts: a minute may have a hundred thousand entries, and requests must not wait until all of them are signed.
-        for (let from = 0; from < contents.length; from += mostRows) {
-          const rows = chainTo(last, contents.slice(from, from + mostRows), keyring);
+        // In parts: a minute may have a hundred thousand entries, and requests must not wait until all of them are made and signed.
+        for (const part of inParts(contents, mostRows)) {
+          const rows = chainTo(last, part, keyring);
           await transaction.insert(rows);
           const { seq, hash, mac } = rows.at(-1) ?? last;
           last = { process, seq, hash, mac };
@@ -179,7 +179,7 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
     await append({}, async (transaction) => {
       const taken = await transaction.takeCounts(process, { own, others });
       // No key protects that table: what is signed here must not look like a change that somebody has made.
-      return taken.filter(isCount).map(entryOf);
+      return entriesOf(taken.filter(isCount));
     });
   };
 
@@ -222,25 +222,39 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
       logHead();
     },
     /** Counts that were not written, for the journal, as the drafts of entries. */
-    takeCounts: () => summed([...(flush?.counts ?? []), ...counts.take(Infinity)]).map(entryOf),
+    takeCounts: () => [...entriesOf(summed([...(flush?.counts ?? []), ...counts.take(Infinity)]))],
     /** How many entries wait in memory. */
     size: () => waiting.length + (batch?.length ?? 0) + leftovers.length,
   };
 }
 
-function entryOf(count: ReturnType<typeof summed>[number]): EntryContent {
-  const { action, actorKind, actorId, actorName, connection, result, first, last } = count;
-  const detail = { count: count.count, first: first.toISOString(), last: last.toISOString() };
-  return {
-    at: first,
-    actorKind,
-    actorId,
-    actorName,
-    action,
-    targetKind: action === "tokens.read" ? "connection" : null,
-    targetName: connection,
-    address: null,
-    result,
-    detail: JSON.stringify(detail),
-  };
+/** One for each count, made when it is asked for. */
+function* entriesOf(counts: Iterable<ReadCounts>): Generator<EntryContent> {
+  for (const { minute, connections, counts: numbers, firstMs, lastMs, ...kind } of counts) {
+    for (const [index, count] of numbers.entries()) {
+      const [first, last] = [firstMs, lastMs].map((times) => new Date(minute.getTime() + (times[index] ?? 0))) as [
+        Date,
+        Date,
+      ];
+      yield {
+        ...kind,
+        at: first,
+        targetKind: kind.action === "tokens.read" ? "connection" : null,
+        targetName: connections[index] ?? null,
+        address: null,
+        detail: JSON.stringify({ count, first: first.toISOString(), last: last.toISOString() }),
+      };
+    }
+  }
+}
+
+function* inParts<Item>(items: Iterable<Item>, size: number): Generator<Item[]> {
+  let part: Item[] = [];
+  for (const item of items) {
+    part.push(item);
+    if (part.length < size) continue;
+    yield part;
+    part = [];
+  }
+  if (part.length > 0) yield part;
 }

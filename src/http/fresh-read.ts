@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type ServerOptions, type ServerResponse } from "node:http";
 import type { FastifyServerFactory } from "fastify";
+import { LRUCache } from "lru-cache";
 import type { KeyService } from "../callers/keys.ts";
 import { coversName, type Principal } from "../callers/principal.ts";
 import type { WorkloadService } from "../callers/workloads.ts";
@@ -20,22 +21,22 @@ export type FreshReadOptions = {
   tokens: Pick<TokenService, "fresh" | "load" | "noteFresh" | "issueFresh">;
   /** For requests that the general way answers after all. */
   loaded: TokenRoutesOptions["loaded"];
-  /** What `countReadResult` of the general way counts; each call counts one. */
-  readCounter: (read: Parameters<TokenRoutesOptions["countReadResult"]>[0]) => () => void;
+  /** Counts as `countReadResult` of the general way does, for one caller and result. */
+  readCounter: (kind: { by: Principal; result: string }) => (connection: string) => void;
   headers: AnswerHeaders;
   /** True: the general way tells callers to go elsewhere. */
   isClosing: () => boolean;
 };
 
-/** An answer that was written once for a row. From read to read only `expires_in`, between `head` and `tail`, differs. */
-type Prepared = {
-  head: string;
-  tail: string;
-  /** Of both. */
-  bytes: number;
-  encoding: "latin1" | "utf8";
-  /** Callers that may have it, and what counts their reads. Rows and callers are read anew after seconds, and with them this. */
-  allowed: WeakMap<Principal, () => void>;
+/**
+ * What an answer has around that which differs from connection to connection and from read to read. Most connections share one. `token`: how the
+ * token is written, if not as it is; such a frame is of one connection alone.
+ */
+type Frame = {
+  texts: readonly string[];
+  /** Beyond one for each character. */
+  furtherBytes: number;
+  token: string | null;
 };
 
 const path = "/tokens/";
@@ -50,25 +51,24 @@ const nameForm = /^[a-z0-9][a-z0-9._-]{0,127}$/;
  */
 export function createFreshRead(options: FreshReadOptions): FreshRead {
   const { keys, workloads, tokens, loaded, readCounter, headers, isClosing } = options;
-  const prepared = new WeakMap<FreshToken["found"], Prepared>();
+  const frameOf = createFrames();
+  /** One for each caller that is known. Callers are read anew after seconds, and with them this. */
+  const counters = new WeakMap<Principal, (connection: string) => void>();
   const sent = [...Object.entries(headers).flat(), "content-type", "application/json; charset=utf-8", "content-length"];
 
   /** For a caller whose patterns cover the name. False: its labels are not those of the connection, and nothing is done. */
   const answer = (by: Principal, fresh: FreshToken, response: ServerResponse): boolean => {
-    let ready = prepared.get(fresh.found);
-    let count = ready?.allowed.get(by);
-    if (ready === undefined || count === undefined) {
-      if (!carries(fresh.found.row.labels, by.labels)) return false;
-      ready ??= prepare(viewToken(tokens.issueFresh(fresh)));
-      prepared.set(fresh.found, ready);
-      count = readCounter({ by, connection: fresh.found.row.name, result: "ok" });
-      ready.allowed.set(by, count);
-    }
+    const { found, expiresInSeconds } = fresh;
+    if (!carries(found.labels, by.labels)) return false;
+    found.answer ??= frameOf(viewToken(tokens.issueFresh(fresh)));
+    const frame = found.answer as Frame;
+    let count = counters.get(by);
+    if (count === undefined) counters.set(by, (count = readCounter({ by, result: "ok" })));
     tokens.noteFresh(fresh);
-    count();
-    const expiresIn = String(fresh.expiresInSeconds);
-    response.writeHead(200, [...sent, String(ready.bytes + expiresIn.length)]);
-    response.end(ready.head + expiresIn + ready.tail, ready.encoding);
+    count(found.name);
+    const body = fill(frame, found, expiresInSeconds);
+    response.writeHead(200, [...sent, String(body.length + frame.furtherBytes)]);
+    response.end(body, frame.furtherBytes === 0 ? "latin1" : "utf8");
     return true;
   };
 
@@ -102,14 +102,39 @@ export function createFreshRead(options: FreshReadOptions): FreshRead {
 
 type Asked = { request: IncomingMessage; response: ServerResponse };
 
-function prepare(view: ReturnType<typeof viewToken>): Prepared {
-  const mark = '"expires_in":0,';
-  // Inside a text of JSON a quotation mark is escaped, so the mark is found once.
-  const [head = "", tail = ""] = JSON.stringify({ ...view, expires_in: 0 }).split(mark);
-  const [before, after] = [`${head}"expires_in":`, `,${tail}`];
-  const bytes = Buffer.byteLength(before) + Buffer.byteLength(after);
-  const isAscii = bytes === before.length + after.length;
-  return { head: before, tail: after, bytes, encoding: isAscii ? "latin1" : "utf8", allowed: new WeakMap() };
+/** No text of a view holds it, since Postgres stores none that does. */
+const gap = "\0";
+const maxFrames = 10_000;
+
+/** Returns the frame of an answer, the same for all that differ in nothing else. */
+function createFrames(): (view: ReturnType<typeof viewToken>) => Frame {
+  const frames = new LRUCache<string, Frame>({ maxSize: maxFrames, sizeCalculation: () => 1 });
+  return (view) => {
+    const gaps = { connection: gap, access_token: gap, expires_at: gap, expires_in: gap, version: gap };
+    const text = JSON.stringify({ ...view, ...gaps });
+    const token = JSON.stringify(view.access_token).slice(1, -1);
+    if (token !== view.access_token) return makeFrame(text, token);
+    const known = frames.get(text) ?? makeFrame(text, null);
+    frames.set(text, known);
+    return known;
+  };
+}
+
+function makeFrame(text: string, token: string | null): Frame {
+  const [a, b, c, ...others] = text.split(JSON.stringify(gap));
+  const texts = [`${a}"`, `"${b}"`, `"${c}`, ...others];
+  const furtherBytes = Buffer.byteLength(text) - text.length;
+  return { texts, furtherBytes, token };
+}
+
+/** Names and tokens that are handed out are ASCII, and JSON writes names as they are. */
+function fill(
+  { texts: [a, b, c, d, e, f], token }: Frame,
+  { name, accessToken, expiresAtMs, version }: FreshToken["found"],
+  expiresIn: number | null,
+): string {
+  const expiresAt = expiresAtMs === Infinity ? "null" : `"${new Date(expiresAtMs).toISOString()}"`;
+  return `${a}${name}${b}${token ?? accessToken}${c}${expiresAt}${d}${expiresIn}${e}${version}${f}`;
 }
 
 /**

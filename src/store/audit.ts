@@ -26,18 +26,22 @@ export type ChainedEntry = EntryContent & { process: string; seq: number; hash: 
 /** A place in a chain, with what proves it. */
 export type ChainLink = Pick<ChainedEntry, "process" | "seq" | "at" | "hash" | "mac">;
 
-/** Counts of some seconds. `action`: tokens.read or keys.refused. `minute`: when it began. */
-export type ReadCount = {
+/** What counts have in common. `action`: tokens.read or keys.refused. `minute`: when it began. */
+type ReadKind = {
   minute: Date;
   action: string;
   actorKind: string;
   actorId: string | null;
   actorName: string | null;
-  connection: string | null;
   result: string;
-  count: number;
-  first: Date;
-  last: Date;
+};
+
+/** Counts by connection, in columns, since there may be a hundred thousand. Times are milliseconds since the minute began. */
+export type ReadCounts = ReadKind & {
+  connections: (string | null)[];
+  counts: number[];
+  firstMs: number[];
+  lastMs: number[];
 };
 
 /** The last row that was pruned of a chain, with the hash of the row before it. */
@@ -65,10 +69,12 @@ export type EntryQuery = {
 const firstTime = "'1970-01-01 00:00Z'::timestamptz";
 const lastTime = "'5000-01-01 00:00Z'::timestamptz";
 
+const writable = (time: string): string => `LEAST(GREATEST(${time}, ${firstTime}), ${lastTime})`;
+
 const linkColumns: Columns<ChainLink> = {
   process: "process::text",
   seq: "seq::float8",
-  at: `LEAST(GREATEST(at, ${firstTime}), ${lastTime})`,
+  at: writable("at"),
   hash: "hash",
   mac: "mac",
 };
@@ -88,17 +94,13 @@ const entryColumns: Columns<ChainedEntry> = {
 
 const anchorColumns: Columns<Anchor> = { ...entryColumns, previousHash: "previous_hash" };
 
-const sumColumns: Columns<ReadCount> = {
+const kindColumns: Columns<ReadKind> = {
   minute: "minute",
   action: "action",
   actorKind: "actor_kind",
   actorId: "actor_id",
   actorName: "actor_name",
-  connection: "connection",
   result: "result",
-  count: "sum(count)::float8",
-  first: "min(first)",
-  last: "max(last)",
 };
 
 /** What the writer of a process does in one transaction. */
@@ -106,12 +108,12 @@ export type AuditTransaction = {
   has(link: Pick<ChainLink, "process" | "seq" | "hash">): Promise<boolean>;
   insert(rows: readonly ChainedEntry[]): Promise<void>;
   /** `flush`: the number of these counts. Those of the same number are there already. */
-  insertCounts(flush: { process: string; number: number }, counts: readonly ReadCount[]): Promise<void>;
+  insertCounts(flush: { process: string; number: number }, counts: readonly ReadCounts[]): Promise<void>;
   /**
    * Takes counts of minutes out of the table, added up: this process's that began before `own`, and those of all others that began before
    * `others`.
    */
-  takeCounts(process: string, before: { own: Date; others: Date }): Promise<ReadCount[]>;
+  takeCounts(process: string, before: { own: Date; others: Date }): Promise<ReadCounts[]>;
   /** The chains that were written to last: the newest row of each, at most `limit`. */
   newest(limit: number): Promise<ChainLink[]>;
 };
@@ -276,17 +278,30 @@ function transactionOf(session: Prisma): AuditTransaction {
     async insertCounts({ process, number }, counts) {
       await session.$executeRaw`
         INSERT INTO audit.open_reads (flush, minute, process, action, actor_kind, actor_id, actor_name, connection, result, count, first, last)
-        SELECT ${number}::bigint, minute, ${process}::uuid, action, "actorKind", "actorId", "actorName", connection, result, count, first, last
+        SELECT ${number}::bigint, minute, ${process}::uuid, action, "actorKind", "actorId", "actorName", each.connection, result, each.count::bigint,
+          minute + each.first::float8 * interval '1 ms', minute + each.last::float8 * interval '1 ms'
         FROM json_to_recordset(${JSON.stringify(counts)}::json) AS given(minute timestamptz, action text, "actorKind" text, "actorId" text,
-          "actorName" text, connection text, result text, count bigint, first timestamptz, last timestamptz)
+          "actorName" text, result text, connections json, counts json, "firstMs" json, "lastMs" json),
+          ROWS FROM (json_array_elements_text(connections), json_array_elements_text(counts), json_array_elements_text("firstMs"),
+            json_array_elements_text("lastMs")) AS each(connection, count, first, last)
         WHERE NOT EXISTS (SELECT FROM audit.open_reads o WHERE o.process = ${process}::uuid AND o.flush = ${number}::bigint)`;
     },
-    takeCounts: async (process, { own, others }) =>
-      await session.$queryRaw<ReadCount[]>`
+    async takeCounts(process, { own, others }) {
+      // As one text for each kind: a hundred thousand rows would be a million objects on the way here.
+      const kinds = await session.$queryRaw<(ReadKind & { columns: string })[]>`
         WITH taken AS (DELETE FROM audit.open_reads
-          WHERE (process = ${process}::uuid AND minute < ${own}::timestamptz) OR minute < ${others}::timestamptz RETURNING *)
-        SELECT ${selectList(sumColumns)} FROM taken
-        GROUP BY minute, action, actor_kind, actor_id, actor_name, connection, result ORDER BY min(first)`,
+          WHERE (process = ${process}::uuid AND minute < ${own}::timestamptz) OR minute < ${others}::timestamptz RETURNING *),
+        known AS (SELECT *, ${Sql.raw(writable("minute"))} AS began FROM taken),
+        sums AS (SELECT began AS minute, action, actor_kind, actor_id, actor_name, result, connection, sum(count)::float8 AS count,
+            ${milliseconds("min(first)")} AS first_ms, ${milliseconds("max(last)")} AS last_ms
+          FROM known GROUP BY began, action, actor_kind, actor_id, actor_name, result, connection ORDER BY min(first))
+        SELECT ${selectList(kindColumns)}, json_build_object('connections', json_agg(connection), 'counts', json_agg(count),
+          'firstMs', json_agg(first_ms), 'lastMs', json_agg(last_ms))::text AS columns
+        FROM sums GROUP BY minute, action, actor_kind, actor_id, actor_name, result ORDER BY minute, min(first_ms)`;
+      return kinds.map(({ columns, ...kind }) =>
+        Object.assign(kind, JSON.parse(columns) as Omit<ReadCounts, keyof ReadKind>),
+      );
+    },
     newest: async (limit) =>
       await session.$queryRaw<ChainLink[]>`
         WITH RECURSIVE ${chains}
@@ -295,6 +310,9 @@ function transactionOf(session: Prisma): AuditTransaction {
         ORDER BY at DESC LIMIT ${limit}::int`,
   };
 }
+
+/** Since the minute began. */
+const milliseconds = (time: string) => Sql.raw(`(extract(epoch FROM ${writable(time)} - began) * 1000)::float8`);
 
 function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString("hex");

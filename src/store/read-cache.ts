@@ -2,19 +2,19 @@ import { withDeadline, type Clock } from "../clock.ts";
 import { DatabaseBusyError, isStorageUnavailable } from "../errors.ts";
 import { storeTimes } from "../time.ts";
 
+/** There are very many, so times are whole milliseconds: those take no memory of their own. */
 type Entry<Value> = {
   key: string;
   value: Value;
-  bytes: number;
   /** When the query began that read or confirmed it. */
   checkedAtMs: number;
   /** When a reader last got it. */
   readAtMs: number;
-  /** When it last came to the end of the line that entries leave when there are too many. */
-  queuedAtMs: number;
+  /** Whether a reader has got it since it last came to the end of the line that entries leave when there are too many. */
+  wasRead: boolean;
   expiredAtMs: number;
   retryAtMs: number;
-  hasEnded?: true;
+  hasEnded: boolean;
 };
 
 type Options<Value> = {
@@ -29,6 +29,9 @@ type Options<Value> = {
   /** The limit in bytes, for values that may be large. Beyond it the oldest are dropped, but never the newest. */
   maxBytes?: number;
   bytesOf?: (value: Value) => number;
+  /** Called for each value that is kept from now on, and for each that is kept no more, also if another one takes its place. */
+  onKept?: (value: Value) => void;
+  onDropped?: (value: Value) => void;
   /** False if `next` was read before the known value: answers may arrive out of order. */
   supersedes: (incoming: Value, current: Value) => boolean;
   /** How values are confirmed before their trust ends. Without it each is read again. */
@@ -63,9 +66,12 @@ export type ReadCache<Value> = {
 
 /** An entry that was read since it last came to the end of the line goes there again. So many may do so before one is dropped. */
 const mostSpared = 8;
+/** For a time before all others. A number without an end would take memory of its own. */
+const never = -(2 ** 30);
 
 export function createReadCache<Value>(options: Options<Value>): ReadCache<Value> {
-  const { clock, trustMs, outageMs, maxEntries, supersedes, maxBytes = Infinity, bytesOf = () => 0 } = options;
+  const { clock, trustMs, outageMs, maxEntries, supersedes, maxBytes = Infinity } = options;
+  const { bytesOf = () => 0, onKept = () => {}, onDropped = () => {} } = options;
   const monotonicMs = () => clock.monotonicMs();
   const entries = new Map<string, Entry<Value>>();
   const loading = new Map<string, Promise<Value | null>>();
@@ -84,8 +90,16 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
 
   const drop = (key: string): void => {
     const entry = entries.get(key);
-    if (entry !== undefined) bytes -= entry.bytes;
+    if (entry === undefined) return;
+    bytes -= bytesOf(entry.value);
     entries.delete(key);
+    onDropped(entry.value);
+  };
+
+  /** To the end of the line. */
+  const queue = (entry: Entry<Value>): void => {
+    entries.delete(entry.key);
+    entries.set(entry.key, entry);
   };
 
   const forgetOldest = (): void => {
@@ -93,19 +107,18 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     for (const [key, entry] of entries) {
       const isTooMuch = entries.size > maxEntries || (bytes > maxBytes && entries.size > 1);
       if (!isTooMuch) return;
-      if (entry.readAtMs <= entry.queuedAtMs || spared === mostSpared) {
+      if (!entry.wasRead || spared === mostSpared) {
         drop(key);
         continue;
       }
       spared += 1;
-      entry.queuedAtMs = monotonicMs();
-      entries.delete(key);
-      entries.set(key, entry);
+      entry.wasRead = false;
+      queue(entry);
     }
   };
 
   const expire = (entry: Entry<Value>): void => {
-    entry.checkedAtMs = Math.min(entry.checkedAtMs, monotonicMs() - trustMs - 1);
+    entry.checkedAtMs = Math.min(entry.checkedAtMs, Math.floor(monotonicMs() - trustMs) - 1);
     entry.expiredAtMs = monotonicMs();
   };
 
@@ -114,36 +127,44 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     const current = entries.get(key);
     const isNewer = current === undefined || supersedes(incoming, current.value);
     const isExpired = current !== undefined && askedMs < current.expiredAtMs;
-    const fresh = () => ({
+    if (!isNewer) {
+      queue(current);
+      return current;
+    }
+    const entry: Entry<Value> = {
       key,
       value: incoming,
-      bytes: bytesOf(incoming),
-      checkedAtMs: askedMs,
-      readAtMs: current?.readAtMs ?? -Infinity,
-      queuedAtMs: monotonicMs(),
+      checkedAtMs: isExpired ? current.checkedAtMs : Math.floor(askedMs),
+      readAtMs: current?.readAtMs ?? never,
+      wasRead: false,
       expiredAtMs: 0,
       retryAtMs: 0,
-    });
-    const entry = isNewer ? fresh() : current;
-    if (current !== undefined && isExpired) entry.checkedAtMs = current.checkedAtMs;
+      hasEnded: false,
+    };
     drop(key);
     entries.set(key, entry);
-    bytes += entry.bytes;
+    onKept(incoming);
+    bytes += bytesOf(incoming);
     forgetOldest();
-    if (isNewer && !isExpired) confirmation.watch(entry);
+    if (!isExpired) confirmation.watch(entry);
     return entry;
   };
 
   /** For a reader. */
   const handOut = (entry: Entry<Value>): Value => {
-    entry.readAtMs = monotonicMs();
+    entry.readAtMs = Math.floor(monotonicMs());
+    entry.wasRead = true;
     return entry.value;
   };
 
   const load = async (key: string): Promise<Value | null> => {
     const askedMs = monotonicMs();
     const value = await loadBatched(key);
-    if (value !== undefined) return handOut(put(key, value, askedMs));
+    if (value !== undefined) {
+      const entry = put(key, value, askedMs);
+      entry.readAtMs = Math.floor(monotonicMs());
+      return entry.value;
+    }
     drop(key); // unknown keys are not cached, since anybody can make them up
     return null;
   };
@@ -161,7 +182,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
 
   /** Waits only a moment for the database if there is a cached value to hand out instead. */
   const revalidate = async (key: string, entry: Entry<Value>): Promise<Value | null> => {
-    const mayOutlive = () => monotonicMs() - entry.checkedAtMs <= outageMs && entry.hasEnded !== true;
+    const mayOutlive = () => monotonicMs() - entry.checkedAtMs <= outageMs && !entry.hasEnded;
     lastKey = key;
     if (mayOutlive() && silence.isOn()) return handOut(entry);
     try {
@@ -185,7 +206,8 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
       if (entry === undefined) return null;
       const nowMs = monotonicMs();
       if (nowMs - entry.checkedAtMs > trustMs) return null;
-      entry.readAtMs = nowMs;
+      entry.readAtMs = Math.floor(nowMs);
+      entry.wasRead = true;
       return entry.value;
     },
     peek: (key) => entries.get(key)?.value ?? null,
@@ -265,7 +287,7 @@ function createConfirmation<Value>({
     const asked = entries.filter((entry) => isCurrent(entry) && askedMs >= entry.expiredAtMs);
     for (const entry of asked) {
       if (answer.has(entry.value)) expire(entry);
-      else entry.checkedAtMs = askedMs;
+      else entry.checkedAtMs = Math.floor(askedMs);
     }
     const confirmed = asked.filter((entry) => !answer.has(entry.value));
     if (confirmed.length > 0) groups.push({ dueMs: askedMs + storeTimes.confirmAfterMs, entries: confirmed });

@@ -45,7 +45,7 @@ export function createTokenStatements(database: Database) {
     },
 
     /** The ids of those of these rows that are gone, or of another version, and Postgres's clock. */
-    async changedSince(known: readonly { id: string; asOf: string }[]): Promise<{ ids: string[]; now: Date }> {
+    async changedSince(known: readonly { id: string; asOf: string | null }[]): Promise<{ ids: string[]; now: Date }> {
       // Two long texts cost less on the way than two lists of thousands. Postgres looks up each row by its key: it cannot make a join of this.
       const [ids, versions] = [known.map(({ id }) => id).join(), known.map((each) => each.asOf).join()];
       const [answer] = await prisma.$queryRaw<[{ ids: string[]; now: Date }]>`

@@ -1,12 +1,14 @@
 import { LRUCache } from "lru-cache";
 import type { Clock } from "../clock.ts";
 import { UnreadableSecretError } from "../errors.ts";
+import type { Labels } from "../labels.ts";
 import { createReadCache } from "../store/read-cache.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenStatements } from "../store/token-statements.ts";
 import { callerTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Alarms } from "./core.ts";
+import { packRow, unpackRow } from "./packed-row.ts";
 import { isUsable, placeOf } from "./seal.ts";
 
 /** A connection as this replica last read it, with its access token in plain text. */
@@ -18,17 +20,78 @@ export type KnownConnection = {
   unreadable: UnreadableSecretError | null;
   /** A sequence number: the order in which this cache asks Postgres and learns of ends. */
   askedAt: number;
-  /** Which version of the row it is; null: a statement that changed it returned it, and did not say. */
-  asOf: string | null;
 };
+
+/** `asOf`: which version of the row it is; null: a statement that changed it returned it, and did not say. */
+type Opened = KnownConnection & { asOf: string | null };
+
+/**
+ * A connection in memory. A hundred thousand are to fit, so what a fresh read needs stands here, and all else of its row is packed: `row` makes
+ * it anew each time.
+ */
+export class KeptConnection implements KnownConnection {
+  readonly id: string;
+  readonly name: string;
+  readonly parentId: string | null;
+  readonly generation: number;
+  readonly version: number;
+  readonly labels: Labels;
+  readonly inUse: boolean;
+  /** Postgres's clock when the row was read. */
+  readonly nowMs: number;
+  /** Infinity: its token does not expire. */
+  readonly expiresAtMs: number;
+  readonly accessToken: string | null;
+  readonly unreadable: UnreadableSecretError | null;
+  readonly askedAt: number;
+  readonly asOf: string | null;
+  /** Until when it is handed out as it is, and whether a refresh ends its token: read.ts finds both out, once. NaN: not yet. */
+  freshUntilMs = NaN;
+  endsByRefresh = false;
+  /** What http/fresh-read.ts has made of it. */
+  answer: unknown = null;
+  readonly #own: string;
+  readonly #common: string;
+
+  /** @param share returns one copy of a text that many connections have in common */
+  constructor({ row, accessToken, unreadable, askedAt, asOf }: Opened, share: (text: string) => string) {
+    this.id = row.id;
+    this.name = row.name;
+    this.parentId = row.parentId;
+    this.generation = row.generation;
+    this.version = row.version;
+    this.labels = isEmpty(row.labels) ? noLabels : row.labels;
+    this.inUse = row.inUse;
+    this.nowMs = row.now.getTime();
+    this.expiresAtMs = row.expiresAt?.getTime() ?? Infinity;
+    this.accessToken = accessToken;
+    this.unreadable = unreadable;
+    this.askedAt = askedAt;
+    this.asOf = asOf;
+    const { own, common } = packRow({ ...row, accessToken: row.accessToken && leftOut });
+    this.#own = own;
+    this.#common = share(common);
+  }
+
+  get row(): TokenRow {
+    const { id, name, parentId, generation, version, labels, nowMs } = this;
+    const beside = { id, name, parentId, generation, version, labels, now: new Date(nowMs) };
+    return unpackRow({ own: this.#own, common: this.#common }, beside);
+  }
+
+  /** Of the texts that may be long. */
+  get bytes(): number {
+    return (this.accessToken?.length ?? 0) + this.#own.length + this.#common.length;
+  }
+}
 
 export type TokenCache = {
   /** @throws BrokerError storage_unavailable when it is not known here and Postgres is gone. */
   read(name: string, options?: { bypass?: boolean }): Promise<KnownConnection | null>;
   /** As it was last read or returned, however long ago; null: it is not known here, or has ended since. */
   peek(name: string): KnownConnection | null;
-  /** What `read` would return without asking anybody; null: it has to ask. */
-  trusted(name: string): KnownConnection | null;
+  /** What `read` would return without asking anybody, as it is kept; null: it has to ask. */
+  trusted(name: string): KeptConnection | null;
   /** Takes a row that a statement of this process has just returned. */
   learn(row: TokenRow): KnownConnection;
   /** The connection changed: the next read asks Postgres. */
@@ -57,74 +120,51 @@ type Options = {
 };
 
 const maxConnections = 100_000;
-/** The limit for tokens and scopes: a provider may issue tokens of hundreds of kilobytes. */
+/** The limit for texts: a provider may issue tokens of hundreds of kilobytes. */
 const maxBytes = 128 * 1024 * 1024;
 const maxEnds = 10_000;
-/** Beyond so many different ones nothing more is shared: a provider may make up token types. */
 const maxShared = 10_000;
-const longestShared = 100;
-const none: ReadonlySet<string> = new Set();
+const longestShared = 2000;
+const none: ReadonlySet<never> = new Set<never>();
 const leftOut = new Uint8Array();
-
-/** What is kept. Values that are the same in most rows are kept once: a hundred thousand rows are to fit. */
-function slim(found: KnownConnection, shared: (text: string) => string): KnownConnection {
-  const { row } = found;
-  const kept: TokenRow = {
-    ...row,
-    provider: shared(row.provider),
-    clientRef: row.clientRef && shared(row.clientRef),
-    grant: shared(row.grant),
-    tokenType: row.tokenType && shared(row.tokenType),
-    accessToken: row.accessToken && leftOut,
-    inputs: sharedIfEmpty(row.inputs),
-    inputsInForce: sharedIfEmpty(row.inputsInForce),
-    labels: sharedIfEmpty(row.labels),
-    captured: sharedIfEmpty(row.captured),
-    accountCaptured: sharedIfEmpty(row.accountCaptured),
-  };
-  return { ...found, row: kept };
-}
-
-const nothing: Record<string, string> = Object.freeze({});
+const noLabels: Labels = Object.freeze({});
 
 /** A row that somebody else has written may hold null. */
-function sharedIfEmpty(texts: Record<string, string>): Record<string, string> {
-  return typeof texts === "object" && texts !== null && Object.keys(texts).length === 0 ? nothing : texts;
+function isEmpty(texts: Record<string, string>): boolean {
+  return typeof texts === "object" && texts !== null && Object.keys(texts).length === 0;
 }
 
 export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: Options): TokenCache {
-  const known = new LRUCache<string, { name: string; generation: number; furtherIds: ReadonlySet<string> }>({
-    maxSize: maxConnections,
-    sizeCalculation: () => 1, // `max` would set aside the memory of all entries at once
-  });
+  /** What the cache holds, by id, and the ids of further tokens among it by that of their connection. */
+  const kept = new Map<string, KeptConnection>();
+  const furtherIds = new Map<string, ReadonlySet<string>>();
   /** Connections that have ended. Only a query after the end shows what exists since. */
   const endedAt = new LRUCache<string, number>({ maxSize: maxEnds, sizeCalculation: () => 1 });
-  const texts = new Map<string, string>();
-  /** One copy of a text that many rows hold. There are few: ids of providers and clients, grants, token types. */
-  const shared = (text: string): string => {
-    const first = texts.get(text);
-    if (first !== undefined) return first;
-    if (texts.size < maxShared && text.length <= longestShared) texts.set(text, text);
-    return text;
-  };
   let turn = 0;
+  let lastEnd = -1;
+  const share = createSharing();
 
-  const knownOf = (id: string) => known.get(id) ?? { name: "", generation: -1, furtherIds: none };
-  const note = ({ id, parentId, name, generation }: TokenRow): void => {
-    known.set(id, { ...knownOf(id), name, generation });
-    if (parentId !== null) {
-      known.set(parentId, { ...knownOf(parentId), furtherIds: new Set([...knownOf(parentId).furtherIds, id]) });
-    }
+  const keep = (one: KeptConnection): void => {
+    kept.set(one.id, one);
+    if (one.parentId !== null) furtherIds.set(one.parentId, new Set([...furtherOf(one.parentId), one.id]));
   };
-  /** The cached names of a connection and its further tokens. */
-  const familyOf = (id: string): string[] => [id, ...knownOf(id).furtherIds];
+  const drop = ({ id, parentId }: KeptConnection): void => {
+    kept.delete(id);
+    if (parentId === null) return;
+    const others = [...furtherOf(parentId)].filter((each) => each !== id);
+    if (others.length > 0) furtherIds.set(parentId, new Set(others));
+    else furtherIds.delete(parentId);
+  };
+  const furtherOf = (id: string): ReadonlySet<string> => furtherIds.get(id) ?? none;
+  /** What is kept of a connection and its further tokens. */
+  const familyOf = (id: string): KeptConnection[] =>
+    [id, ...furtherOf(id)].map((each) => kept.get(each)).filter((each) => each !== undefined);
 
-  const endOf = ({ id, parentId }: TokenRow): number =>
+  const endOf = ({ id, parentId }: Pick<TokenRow, "id" | "parentId">): number =>
     Math.max(endedAt.get(id) ?? -Infinity, endedAt.get(parentId ?? "") ?? -Infinity);
-  const hasEnded: TokenCache["hasEnded"] = ({ row, askedAt }) => endOf(row) >= askedAt;
+  const isOver = (one: KeptConnection): boolean => lastEnd >= one.askedAt && endOf(one) >= one.askedAt;
 
-  const openRow = (row: TokenRow, { askedAt, asOf }: Pick<KnownConnection, "askedAt" | "asOf">): KnownConnection => {
-    note(row);
+  const openRow = (row: TokenRow, { askedAt, asOf }: Pick<Opened, "askedAt" | "asOf">): Opened => {
     try {
       vault.connections.check(row);
       const accessToken = row.accessToken && vault.openAccessToken(row.accessToken, placeOf(row));
@@ -142,23 +182,25 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     }
   };
 
-  const cache = createReadCache<KnownConnection>({
+  const cache = createReadCache<KeptConnection>({
     load: async (names) => {
       const asked = databaseClock.ask();
       const askedAt = ++turn;
       const found = await rows.readByName(names);
       if (found[0] !== undefined) databaseClock.observe(found[0].row.now, asked);
-      return new Map(found.map(({ row, asOf }) => [row.name, slim(openRow(row, { askedAt, asOf }), shared)]));
+      return new Map(
+        found.map(({ row, asOf }) => [row.name, new KeptConnection(openRow(row, { askedAt, asOf }), share)]),
+      );
     },
     confirming: {
       isPossible: ({ asOf }) => asOf !== null,
       changed: async (asked) => {
-        const versions = asked.map(({ row, asOf }) => ({ id: row.id, asOf: asOf ?? "" }));
         const before = databaseClock.ask();
-        const answer = await rows.changedSince(versions);
+        const answer = await rows.changedSince(asked);
         databaseClock.observe(answer.now, before);
+        if (answer.ids.length === 0) return none;
         const ids = new Set(answer.ids);
-        return new Set(asked.filter(({ row }) => ids.has(row.id)));
+        return new Set(asked.filter(({ id }) => ids.has(id)));
       },
     },
     clock,
@@ -166,17 +208,19 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     outageMs: Infinity, // while Postgres is away, a token is served until it expires
     maxEntries: maxConnections,
     maxBytes,
-    bytesOf,
-    supersedes: ({ row }, { row: current }) =>
-      row.id === current.id && row.generation !== current.generation
-        ? row.generation > current.generation
-        : row.now >= current.now,
+    bytesOf: ({ bytes }) => bytes,
+    onKept: keep,
+    onDropped: drop,
+    supersedes: (one, current) =>
+      one.id === current.id && one.generation !== current.generation
+        ? one.generation > current.generation
+        : one.nowMs >= current.nowMs,
   });
 
   /** Whether the cache has a row of this connection from after its end. */
   const isThere = ({ id, name }: TokenRow): boolean => {
     const present = cache.peek(name);
-    return present?.row.id === id && !hasEnded(present);
+    return present?.id === id && !isOver(present);
   };
 
   return {
@@ -184,50 +228,67 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
       // What was read before the end of its connection is asked for again: the name may be another connection's by now.
       for (;;) {
         const found = await cache.read(name, options);
-        if (found === null || !hasEnded(found)) return found;
+        if (found === null || !isOver(found)) return found && unpacked(found);
         cache.forget(name);
       }
     },
     peek(name) {
       const found = cache.peek(name);
-      return found === null || hasEnded(found) ? null : found;
+      return found === null || isOver(found) ? null : unpacked(found);
     },
     trusted(name) {
       const found = cache.trusted(name);
-      return found === null || hasEnded(found) ? null : found;
+      return found === null || isOver(found) ? null : found;
     },
     expire: (name) => cache.expire(name),
     isSilent: () => cache.isSilent(),
     learn(row) {
       const connection = openRow(row, { askedAt: ++turn, asOf: null });
       // A statement from before the end may return late. Rows from later queries take precedence.
-      if (endOf(row) === -Infinity || isThere(row)) cache.put(row.name, slim(connection, shared));
+      if (endOf(row) === -Infinity || isThere(row)) cache.put(row.name, new KeptConnection(connection, share));
       return connection;
     },
     expireOlder(connectionId, generation) {
-      const entry = known.get(connectionId);
-      if (entry === undefined || entry.generation > generation) return;
+      if ((kept.get(connectionId)?.generation ?? -1) > generation) return;
       // A new grant ends the further tokens that did not come with it.
-      for (const id of familyOf(connectionId)) if (knownOf(id).name !== "") cache.expire(knownOf(id).name);
+      for (const { name } of familyOf(connectionId)) cache.expire(name);
     },
-    hasEnded,
+    hasEnded: ({ row, askedAt }) => endOf(row) >= askedAt,
     stop: () => cache.stop(),
     end(connectionId, atMs) {
-      const family = familyOf(connectionId).map((id) => ({ id, entry: cache.peek(knownOf(id).name)?.row }));
-      const own = family.filter(({ id, entry }) => entry?.id === id);
-      if (own.some(({ entry }) => (entry?.now.getTime() ?? 0) > atMs + callerTimes.endNewsMs)) return;
-      endedAt.set(connectionId, ++turn);
-      for (const { id } of family) cache.forget(knownOf(id).name);
+      const family = familyOf(connectionId);
+      if (family.some(({ nowMs }) => nowMs > atMs + callerTimes.endNewsMs)) return;
+      lastEnd = ++turn;
+      endedAt.set(connectionId, lastEnd);
+      for (const { name } of family) cache.forget(name);
     },
   };
 }
 
-/** The size of the parts of a connection that may be long. */
-function bytesOf({ row, accessToken }: KnownConnection): number {
-  const { grantedScopes, captured } = row;
-  const texts = [accessToken ?? "", ...grantedScopes, ...Object.values(captured ?? {})];
-  const sealed = [row.accessToken, row.refreshToken];
-  return [...texts, ...sealed].reduce((sum, one) => sum + (one?.length ?? 0), 0);
+/** For whoever may look at all of the row, which is unpacked at the first look. */
+function unpacked(found: KeptConnection): KnownConnection {
+  const { accessToken, unreadable, askedAt } = found;
+  let row: TokenRow | null = null;
+  return {
+    get row() {
+      row ??= found.row;
+      return row;
+    },
+    accessToken,
+    unreadable,
+    askedAt,
+  };
+}
+
+/** Returns one copy of equal texts. There are few: rows of one client and status have one. */
+function createSharing(): (text: string) => string {
+  const texts = new LRUCache<string, string>({ maxSize: maxShared, sizeCalculation: () => 1 });
+  return (text) => {
+    if (text.length > longestShared) return text;
+    const first = texts.get(text);
+    if (first === undefined) texts.set(text, text);
+    return first ?? text;
+  };
 }
 
 /** This process's clocks at one moment. */

@@ -11,7 +11,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import type { TokenStatements } from "../store/token-statements.ts";
 import type { RefreshRules } from "../providers/format/definition.ts";
 import { callerTimes, refreshTimes } from "../time.ts";
-import type { DatabaseClock, KnownConnection, TokenCache } from "./cache.ts";
+import type { DatabaseClock, KeptConnection, KnownConnection, TokenCache } from "./cache.ts";
 import type { Lifecycle } from "./core.ts";
 import type { Refresh, RefreshOutcome } from "./refresh.ts";
 import {
@@ -38,7 +38,7 @@ type TokenWish = {
 };
 
 /** A row that is trusted, and whose token is fresh. */
-export type FreshToken = { found: KnownConnection; expiresInSeconds: number | null };
+export type FreshToken = { found: KeptConnection; expiresInSeconds: number | null };
 
 export type TokenService = {
   /**
@@ -237,7 +237,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     row.lastErrorCode === "refresh_outcome_lost" &&
     rulesOf(row)?.oldAccessTokenDies === true;
 
-  const isRefreshing = (row: TokenRow): boolean =>
+  const isRefreshing = (row: Pick<TokenRow, "id" | "generation">): boolean =>
     flights.isRunning(flightKey(row, "required"), flightKey(row, "ahead")) || peers.isRunning(row.id, row.generation);
 
   const isInBackoff = ({ backoffUntil }: TokenRow): boolean =>
@@ -335,15 +335,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     });
   };
 
-  /** How long each row that is trusted can be handed out as it is; found out once for a row. */
-  const freshness = new WeakMap<KnownConnection, Freshness>();
-  const freshnessOf = (found: KnownConnection): Freshness => {
-    const known = freshness.get(found);
-    if (known !== undefined) return known;
-    const rules = rulesOf(found.row);
-    const made = { untilMs: freshUntilMs(found, rules), endsByRefresh: rules?.oldAccessTokenDies === true };
-    freshness.set(found, made);
-    return made;
+  /** Finds out, once for a row, how long it can be handed out as it is. */
+  const judgeFreshness = (found: KeptConnection): void => {
+    const { row, accessToken, unreadable } = found;
+    const rules = rulesOf(row);
+    found.freshUntilMs = freshUntilMs({ row, accessToken, unreadable }, rules);
+    found.endsByRefresh = rules?.oldAccessTokenDies === true;
   };
 
   return {
@@ -353,15 +350,15 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       const found = cache.trusted(name);
       if (found === null || databaseClock.isDoubtful()) return null;
       const nowMs = databaseClock.nowMs();
-      const { untilMs, endsByRefresh } = freshnessOf(found);
-      if (nowMs >= untilMs || (endsByRefresh && isRefreshing(found.row))) return null;
-      const { expiresAt } = found.row;
-      return { found, expiresInSeconds: expiresAt === null ? null : Math.floor((expiresAt.getTime() - nowMs) / 1000) };
+      if (Number.isNaN(found.freshUntilMs)) judgeFreshness(found);
+      if (nowMs >= found.freshUntilMs || (found.endsByRefresh && isRefreshing(found))) return null;
+      const { expiresAtMs } = found;
+      return { found, expiresInSeconds: expiresAtMs === Infinity ? null : Math.floor((expiresAtMs - nowMs) / 1000) };
     },
     load: async (name) => await readRow(name, false),
     noteFresh({ found }) {
-      reads.note(found.row);
-      parts.onServed(found.row.id);
+      reads.note(found);
+      parts.onServed(found.id);
     },
     issueFresh: ({ found }) => issueToken(found, [], databaseClock.nowMs()) as IssuedToken,
     tryRefresh,
@@ -412,7 +409,7 @@ function isMissing(error: unknown): boolean {
 }
 
 /** A caller that needs a token does not share a refresh ahead, since that one may end without a token. */
-function flightKey({ id, generation }: TokenRow, need: Need): string {
+function flightKey({ id, generation }: Pick<TokenRow, "id" | "generation">, need: Need): string {
   return `${id}:${generation}:${need}`;
 }
 
@@ -455,17 +452,12 @@ export type Verdict =
   | { kind: "fresh" | "due"; warnings: FreshnessWarning[] }
   | { kind: "stale"; usable: boolean; warnings: FreshnessWarning[] };
 
-type Freshness = {
-  untilMs: number;
-  /** A refresh ends this token, so nobody gets it while one runs. */ endsByRefresh: boolean;
-};
-
 /**
  * Until when `get` hands a row's token out to a caller without wishes and begins nothing, by Postgres's clock; -Infinity: never. A test holds it
  * against `judge`.
  */
 export function freshUntilMs(
-  { row, accessToken, unreadable }: KnownConnection,
+  { row, accessToken, unreadable }: Pick<KnownConnection, "row" | "accessToken" | "unreadable">,
   rules: RefreshRules | undefined,
 ): number {
   const isPlain =
@@ -665,7 +657,8 @@ export type Reads = {
   giveBack(read: readonly { id: string; generation: number }[]): void;
 };
 
-const maxNoted = 100_000;
+/** A row tells some seconds later that it is in use. One that is forgotten before is noted twice. */
+const maxNoted = 10_000;
 
 export function createReads(): Reads {
   const noted = new LRUCache<string, number>({ maxSize: maxNoted, sizeCalculation: () => 1 });

@@ -170,7 +170,7 @@ export const guards: readonly Guard[] = [
   {
     name: "fresh reads: only what has the caller's labels",
     file: "src/http/fresh-read.ts",
-    find: "if (!carries(fresh.found.row.labels, by.labels)) return false;",
+    find: "if (!carries(found.labels, by.labels)) return false;",
     replace: "",
     caughtBy: unit("http/fresh-read"),
   },
@@ -793,8 +793,8 @@ export const guards: readonly Guard[] = [
   {
     name: "memory: a confirmed row is trusted from the question on",
     file: "src/store/read-cache.ts",
-    find: "else entry.checkedAtMs = askedMs;",
-    replace: "else entry.checkedAtMs = nowMs();",
+    find: "else entry.checkedAtMs = Math.floor(askedMs);",
+    replace: "else entry.checkedAtMs = Math.floor(nowMs());",
     caughtBy: unit("store/read-cache"),
   },
   {

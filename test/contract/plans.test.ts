@@ -554,11 +554,11 @@ describeWithServices(["postgres"], "with many connections, no statement reads mo
       actorKind: "key",
       actorId: "a",
       actorName: "a",
-      connection: "c",
       result: "ok",
-      count: 1,
-      first: at,
-      last: at,
+      connections: ["c"],
+      counts: [1],
+      firstMs: [0],
+      lastMs: [0],
     };
     await call("audit.write", () =>
       audit.write(id, async (transaction) => {

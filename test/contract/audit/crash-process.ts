@@ -32,7 +32,7 @@ const audit = createAudit({
         return await work({
           ...transaction,
           async insertCounts(flush, counts) {
-            taken = counts.reduce((sum, { count }) => sum + count, 0);
+            taken = counts.flatMap((each) => each.counts).reduce((sum, count) => sum + count, 0);
             await transaction.insertCounts(flush, counts);
           },
         });

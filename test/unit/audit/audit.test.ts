@@ -37,7 +37,7 @@ async function start({ disk = true, mostWaiting = 20_000, batches = 0, hangsMs =
   const transaction: AuditTransaction = {
     has: async () => false,
     insert: async (given) => void rows.push(...given),
-    insertCounts: async (_flush, given) => void counts.push(...given.map(({ count }) => count)),
+    insertCounts: async (_flush, given) => void counts.push(...given.flatMap((each) => each.counts)),
     takeCounts: async () => [],
     newest: async () => [],
   };

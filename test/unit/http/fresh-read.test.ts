@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { expect, test } from "vitest";
 import type { Principal } from "../../../src/callers/principal.ts";
 import { createFreshRead, serverWith } from "../../../src/http/fresh-read.ts";
+import { KeptConnection } from "../../../src/tokens/cache.ts";
 import type { FreshToken, IssuedToken } from "../../../src/tokens/read.ts";
 import { tokenRow } from "../tokens/token-row.ts";
 
@@ -16,12 +17,13 @@ const caller: Principal = {
   expiresAt: null,
 };
 const row = tokenRow({ name: "acme-shop", labels: { customer: "acme" } });
-const issued = { connection: "acme-shop", accessToken: "☃", scopes: ['"expires_in":0,'], warnings: [] };
+const issued = { connection: "acme-shop", tokenType: "☃", scopes: ['"expires_in":0,'], warnings: [] };
 
 type Given = {
   by?: Principal;
   name?: string;
   labels?: Record<string, string>;
+  token?: string;
   isClosing?: boolean;
   /** The row is not in memory. What happens when it is read. */
   reads?: (response: { destroyed: boolean }) => "found" | "missing";
@@ -29,9 +31,11 @@ type Given = {
 
 /** What is sent for one request, if it takes the short way, and what is counted. */
 async function ask(request: Partial<IncomingMessage>, given: Given = {}) {
-  const { by = caller, name = row.name, labels = row.labels, isClosing = false, reads } = given;
+  const { by = caller, name = row.name, isClosing = false, reads } = given;
+  const { labels: ofRow = row.labels, token: accessToken = "ab/c" } = given;
   let isInMemory = reads === undefined;
-  const found = { row: { ...row, name, labels }, accessToken: "☃", unreadable: null, askedAt: 0, asOf: null };
+  const opened = { row: { ...row, name, labels: ofRow }, accessToken, unreadable: null, askedAt: 0, asOf: null };
+  const found = new KeptConnection(opened, (text) => text);
   const sent: unknown[] = [];
   const counted: unknown[] = [];
   const done: string[] = [];
@@ -54,10 +58,17 @@ async function ask(request: Partial<IncomingMessage>, given: Given = {}) {
       noteFresh: () => void done.push("noted"),
       issueFresh() {
         done.push("issued");
-        return { ...issued, expiresAt: null, expiresInSeconds: 1 } as unknown as IssuedToken;
+        return {
+          ...issued,
+          token: null,
+          accessToken,
+          version: 1,
+          expiresAt: null,
+          expiresInSeconds: 1,
+        } as unknown as IssuedToken;
       },
     },
-    readCounter: (each) => () => void counted.push(each.connection),
+    readCounter: () => (connection) => void counted.push(connection),
     headers: { "x-one": "1" },
     isClosing: () => isClosing,
   });
@@ -76,24 +87,32 @@ async function ask(request: Partial<IncomingMessage>, given: Given = {}) {
 
 const plain = { method: "GET", url: "/tokens/acme-shop", headers: { authorization: "Bearer right" } };
 
-test("a plain read by a known caller is answered, counted, and as long as it says", async () => {
-  const { wasAnswered, sent, counted, done } = await ask(plain);
-  const [status, headers, body] = sent as [number, string[], Buffer];
-  expect([wasAnswered, status, counted, done]).toEqual([true, 200, ["acme-shop"], ["issued", "noted"]]);
-  expect(headers).toEqual([
-    "x-one",
-    "1",
-    "content-type",
-    "application/json; charset=utf-8",
-    "content-length",
-    String(body.length),
-  ]);
-  expect(JSON.parse(body.toString("utf8"))).toMatchObject({
-    access_token: "☃",
-    expires_in: 77,
-    scopes: ['"expires_in":0,'],
-  });
-});
+test.each(["ab/c", 'a"b\\c'])(
+  "a plain read by a known caller is answered, counted, and as long as it says, with the token %s",
+  async (token) => {
+    const { wasAnswered, sent, counted, done } = await ask(plain, { token });
+    const [status, headers, body] = sent as [number, string[], Buffer];
+    expect([wasAnswered, status, counted, done]).toEqual([true, 200, ["acme-shop"], ["issued", "noted"]]);
+    expect(headers).toEqual([
+      "x-one",
+      "1",
+      "content-type",
+      "application/json; charset=utf-8",
+      "content-length",
+      String(body.length),
+    ]);
+    expect(JSON.parse(body.toString("utf8"))).toEqual({
+      connection: "acme-shop",
+      access_token: token,
+      token_type: "☃",
+      expires_at: row.expiresAt?.toISOString(),
+      expires_in: 77,
+      scopes: ['"expires_in":0,'],
+      version: row.version,
+      warnings: [],
+    });
+  },
+);
 
 test("a workload's read is answered as a key's", async () => {
   const request = { ...plain, headers: { authorization: "Bearer eyJ.right.x" } };
