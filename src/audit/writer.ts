@@ -11,7 +11,7 @@ export type Waiting = { id: string; content: EntryContent; onWritten: (seq: numb
 
 type Options = {
   process: string;
-  store: Pick<AuditStore, "write" | "newestSeq" | "maintain">;
+  store: Pick<AuditStore, "write" | "newestSeq" | "openCounts" | "maintain">;
   journal: Journal;
   keyring: Pick<Keyring, "sign">;
   /** The first row and the last one. */
@@ -25,6 +25,8 @@ type Options = {
 /** In one transaction. */
 const mostRows = 500;
 const mostCounts = 2000;
+/** About so many are added up in one. */
+const mostSummed = 20_000;
 /** The first row names the newest rows of so many chains: those that were written to last. */
 const mostHeads = 200;
 
@@ -173,14 +175,21 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
     }
   };
 
-  /** One entry for each caller, connection and result of each minute that is over, and of those that ended processes have left. */
+  /**
+   * One entry for each caller, connection and result of each minute that is over, and of those that ended processes have left. A minute may have
+   * counts of a million connections: they are taken in shares, and what people do is written between these.
+   */
   const addUp = async (own: Date): Promise<void> => {
-    const others = new Date(clock.wallMs() - auditTimes.strayCountsMs);
-    await append({}, async (transaction) => {
-      const taken = await transaction.takeCounts(process, { own, others });
-      // No key protects that table: what is signed here must not look like a change that somebody has made.
-      return entriesOf(taken.filter(isCount));
-    });
+    const before = { own, others: new Date(clock.wallMs() - auditTimes.strayCountsMs) };
+    const of = Math.ceil((await store.openCounts(process, before)) / mostSummed);
+    for (let number = 0; number < of; number++) {
+      await append({}, async (transaction) => {
+        const taken = await transaction.takeCounts(process, before, { number, of });
+        // No key protects that table: what is signed here must not look like a change that somebody has made.
+        return entriesOf(taken.filter(isCount));
+      });
+      await writeEntries();
+    }
   };
 
   const maintain = async (): Promise<void> => {

@@ -103,6 +103,13 @@ const kindColumns: Columns<ReadKind> = {
   result: "result",
 };
 
+type CountsBefore = { own: Date; others: Date };
+
+/** Counts of minutes that are over. */
+function areOver(process: string, { own, others }: CountsBefore): Sql.Sql {
+  return Sql.sql`((process = ${process}::uuid AND minute < ${own}::timestamptz) OR minute < ${others}::timestamptz)`;
+}
+
 /** What the writer of a process does in one transaction. */
 export type AuditTransaction = {
   has(link: Pick<ChainLink, "process" | "seq" | "hash">): Promise<boolean>;
@@ -111,9 +118,9 @@ export type AuditTransaction = {
   insertCounts(flush: { process: string; number: number }, counts: readonly ReadCounts[]): Promise<void>;
   /**
    * Takes counts of minutes out of the table, added up: this process's that began before `own`, and those of all others that began before
-   * `others`.
+   * `others`. Only a share of them, by connection: counts that are added up have the same connection, so they are in the same share.
    */
-  takeCounts(process: string, before: { own: Date; others: Date }): Promise<ReadCounts[]>;
+  takeCounts(process: string, before: CountsBefore, share: { number: number; of: number }): Promise<ReadCounts[]>;
   /** The chains that were written to last: the newest row of each, at most `limit`. */
   newest(limit: number): Promise<ChainLink[]>;
 };
@@ -172,6 +179,13 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
       const order = Sql.raw(oldestFirst ? "e.at, e.process, e.seq" : "e.at DESC, e.process DESC, e.seq DESC");
       return await prisma.$queryRaw<ChainedEntry[]>`
         SELECT ${selectList(entryColumns)} FROM audit.entries e ${where} ORDER BY ${order} LIMIT ${limit}::int`;
+    },
+
+    /** How many counts `takeCounts` would take, all shares together. */
+    async openCounts(process: string, before: CountsBefore): Promise<number> {
+      const [row] = await prisma.$queryRaw<{ open: number }[]>`
+        SELECT count(*)::float8 AS open FROM audit.open_reads WHERE ${areOver(process, before)}`;
+      return row?.open ?? 0;
     },
 
     /** The ids of all chains that have rows. */
@@ -286,11 +300,11 @@ function transactionOf(session: Prisma): AuditTransaction {
             json_array_elements_text("lastMs")) AS each(connection, count, first, last)
         WHERE NOT EXISTS (SELECT FROM audit.open_reads o WHERE o.process = ${process}::uuid AND o.flush = ${number}::bigint)`;
     },
-    async takeCounts(process, { own, others }) {
+    async takeCounts(process, before, { number, of }) {
       // As one text for each kind: a hundred thousand rows would be a million objects on the way here.
       const kinds = await session.$queryRaw<(ReadKind & { columns: string })[]>`
         WITH taken AS (DELETE FROM audit.open_reads
-          WHERE (process = ${process}::uuid AND minute < ${own}::timestamptz) OR minute < ${others}::timestamptz RETURNING *),
+          WHERE ${areOver(process, before)} AND abs(hashtext(COALESCE(connection, '')) % ${of}::int) = ${number}::int RETURNING *),
         known AS (SELECT *, ${Sql.raw(writable("minute"))} AS began FROM taken),
         sums AS (SELECT began AS minute, action, actor_kind, actor_id, actor_name, result, connection, sum(count)::float8 AS count,
             ${milliseconds("min(first)")} AS first_ms, ${milliseconds("max(last)")} AS last_ms

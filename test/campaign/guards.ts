@@ -504,6 +504,13 @@ export const guards: readonly Guard[] = [
     caughtBy: unit("providers/token-request-assertion"),
   },
   {
+    name: "audit: all counts of a connection are added up together",
+    file: "src/store/audit.ts",
+    find: "hashtext(COALESCE(connection, ''))",
+    replace: "hashtext(connection || flush)",
+    caughtBy: contract("audit"),
+  },
+  {
     name: "labels: beside the name",
     file: "src/callers/principal.ts",
     find: "coversName(principal, name) && carries(labels, principal.labels);",

@@ -560,18 +560,17 @@ describeWithServices(["postgres"], "with many connections, no statement reads mo
       firstMs: [0],
       lastMs: [0],
     };
+    const over = { own: new Date(at.getTime() - 60_000), others: new Date(at.getTime() - 180_000) };
     await call("audit.write", () =>
       audit.write(id, async (transaction) => {
         await transaction.has({ process: id, seq: 7, hash: entry.hash });
         await transaction.insert([entry]);
         await transaction.insertCounts({ process: id, number: 1 }, [count]);
         await transaction.newest(10);
-        await transaction.takeCounts(id, {
-          own: new Date(at.getTime() - 60_000),
-          others: new Date(at.getTime() - 180_000),
-        });
+        await transaction.takeCounts(id, over, { number: 1, of: 50 });
       }),
     );
+    await call("audit.openCounts", () => audit.openCounts(id, over));
     const after = { at: new Date(Date.now() - 600_000), process: id, seq: 7 };
     const queries: Record<string, Partial<EntryQuery>> = {
       everything: {},

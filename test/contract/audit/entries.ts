@@ -176,6 +176,21 @@ export function auditEntries(stage: () => AuditStage): void {
     expect(await audit.query("SELECT 1 AS one FROM audit.open_reads")).toEqual([]);
   });
 
+  it("of more counts than are added up in one transaction, each sum is whole", async () => {
+    await audit.sql(`INSERT INTO audit.open_reads SELECT flush, '2026-11-20T12:00Z', gen_random_uuid(), 'tokens.read', 'key', 'k', 'n', 'c' || at, 'ok', 1,
+        '2026-11-20T12:00:01Z', '2026-11-20T12:00:02Z' FROM generate_series(1, 5050) at, generate_series(1, 4) flush`);
+    const process = await audit.start();
+    const sums = async () =>
+      await audit.query(`SELECT detail ->> 'count' AS count, count(*)::int AS entries, count(DISTINCT target_name)::int AS connections
+        FROM audit.entries WHERE action = 'tokens.read' GROUP BY 1`);
+    await until(
+      "they are added up",
+      async () => (await audit.query("SELECT 1 FROM audit.open_reads LIMIT 1")).length === 0,
+    );
+    expect(await sums()).toEqual([{ count: "4", entries: 5050, connections: 5050 }]);
+    expect((await verified(process)).faults).toEqual([]);
+  });
+
   it("counts that somebody has made such as no broker writes hold up no others", async () => {
     const process = await audit.start();
     for (const time of ["'-infinity'", "'infinity'", "'4700-01-01 BC'", "'2026-11-20T12:00Z'"]) {

@@ -48,6 +48,7 @@ async function start({ disk = true, mostWaiting = 20_000, batches = 0, hangsMs =
       return await work(transaction);
     },
     newestSeq: async () => 0,
+    openCounts: async () => 0,
     maintain: async () => (maintenance.batches === 0 ? 0 : maintenance.batches--),
   } as unknown as AuditStore;
   const clock = manualClock();
