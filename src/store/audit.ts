@@ -135,17 +135,11 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
      * the same process that the server has not ended yet is waited for, so that what it has written is seen.
      */
     async write<Result>(process: string, work: (transaction: AuditTransaction) => Promise<Result>): Promise<Result> {
-      return await prisma.$transaction(
-        async (session) => {
-          const own = session as unknown as Prisma;
-          await own.$queryRaw`
-            SELECT set_config('lock_timeout', ${String(auditTimes.lockMs)}, true) AS lock,
-              set_config('statement_timeout', ${String(auditTimes.statementMs)}, true) AS statement,
-              pg_advisory_xact_lock(hashtextextended(${process}, 0))::text AS held`;
-          return await work(transactionOf(own));
-        },
-        { maxWait: auditTimes.statementMs, timeout: auditTimes.transactionMs },
-      );
+      return await prisma.$transaction(async (session) => {
+        const own = session as unknown as Prisma;
+        await outwait(own, process);
+        return await work(transactionOf(own));
+      }, transactionLimits);
     },
 
     async page({
@@ -213,12 +207,19 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
       return await prisma.$queryRaw<Anchor[]>`SELECT ${selectList(anchorColumns)} FROM audit.anchors`;
     },
 
-    /** The newest number of a chain, pruned or not; 0: there is none. */
+    /**
+     * The newest number of a chain, pruned or not; 0: there is none. The server may still be committing for a process that was killed a moment
+     * ago: that is waited for.
+     */
     async newestSeq(process: string): Promise<number> {
-      const [row] = await prisma.$queryRaw<{ seq: number }[]>`
-        SELECT GREATEST((SELECT max(seq) FROM audit.entries WHERE process = ${process}::uuid),
-          (SELECT max(seq) FROM audit.anchors WHERE process = ${process}::uuid), 0)::float8 AS seq`;
-      return row?.seq ?? 0;
+      return await prisma.$transaction(async (session) => {
+        const own = session as unknown as Prisma;
+        await outwait(own, process);
+        const [row] = await own.$queryRaw<{ seq: number }[]>`
+          SELECT GREATEST((SELECT max(seq) FROM audit.entries WHERE process = ${process}::uuid),
+            (SELECT max(seq) FROM audit.anchors WHERE process = ${process}::uuid), 0)::float8 AS seq`;
+        return row?.seq ?? 0;
+      }, transactionLimits);
     },
 
     /** Replicas that were seen within the time. */
@@ -251,6 +252,16 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
       return row?.removed ?? null;
     },
   };
+}
+
+const transactionLimits = { maxWait: auditTimes.statementMs, timeout: auditTimes.transactionMs };
+
+/** Waits until no other transaction of this process's writer is open. Statements after it see what that one has written. */
+async function outwait(session: Prisma, process: string): Promise<void> {
+  await session.$queryRaw`
+    SELECT set_config('lock_timeout', ${String(auditTimes.lockMs)}, true) AS lock,
+      set_config('statement_timeout', ${String(auditTimes.statementMs)}, true) AS statement,
+      pg_advisory_xact_lock(hashtextextended(${process}, 0))::text AS held`;
 }
 
 /** Labels are the connection's: an earlier connection of the same name may have been somebody else's. */

@@ -3,7 +3,7 @@ import { furtherTokenName, publicName } from "../text.ts";
 import { type Clock, withDeadline } from "../clock.ts";
 import { createSingleFlight } from "../concurrency.ts";
 import type { Leases } from "../coordination/leases.ts";
-import { BrokerError, connectionNotFound } from "../errors.ts";
+import { BrokerError, connectionNotFound, isStorageUnavailable } from "../errors.ts";
 import { binds, carries, type Labels } from "../labels.ts";
 import { missingScopes } from "../providers/format/requirements.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
@@ -298,16 +298,29 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     { bypass, labels }: { bypass: boolean; labels: Labels },
   ): Promise<KnownConnection | null> => {
     if (!binds(labels)) return await readRow(name, bypass);
-    const isKnown = carriers.has(name, labels);
-    if (!isKnown && !(await hasLabels(name, labels))) return null;
-    const found = await readRow(name, bypass || !isKnown);
-    const isFound = found !== null && carries(found.row.labels, labels);
-    carriers.note(name, labels, isFound);
-    return isFound ? found : null;
+    if (!carriers.has(name, labels)) return await readUnknown(name, { bypass, labels });
+    const found = await readRow(name, bypass);
+    if (found !== null && carries(found.row.labels, labels)) return found;
+    carriers.delete(name, labels);
+    return null;
   };
 
-  const hasLabels = async (name: string, labels: Labels): Promise<boolean> =>
-    await labelChecks.run(JSON.stringify([name, labels]), async () => await rows.hasLabels(name, labels));
+  /** The same for a row of which is not known that it carries them. */
+  const readUnknown = async (name: string, { bypass, labels }: { bypass: boolean; labels: Labels }) => {
+    const ask = async () => await rows.hasLabels(name, labels);
+    try {
+      if (!(await labelChecks.run(JSON.stringify([name, labels]), ask))) return null;
+      const found = await readRow(name, true);
+      if (found === null || !carries(found.row.labels, labels)) return null;
+      carriers.add(name, labels);
+      return found;
+    } catch (error) {
+      // Postgres is away. What was read before can still be handed out.
+      const known = isStorageUnavailable(error) && !bypass ? cache.peek(name) : null;
+      if (known === null || !carries(known.row.labels, labels)) throw error;
+      return known;
+    }
+  };
 
   type Finding = { bypass: boolean; labels?: Labels; loaded?: TokenWish["loaded"] };
   const find = async (name: string, { bypass, labels = {}, loaded }: Finding) => {
@@ -613,10 +626,8 @@ function createCarriers() {
   };
   return {
     has: (name: string, labels: Labels): boolean => found.get(keyOf(name, labels)) === true,
-    note(name: string, labels: Labels, isFound: boolean): void {
-      if (isFound) found.set(keyOf(name, labels), true);
-      else found.delete(keyOf(name, labels));
-    },
+    add: (name: string, labels: Labels): void => void found.set(keyOf(name, labels), true),
+    delete: (name: string, labels: Labels): void => void found.delete(keyOf(name, labels)),
   };
 }
 

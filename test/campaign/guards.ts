@@ -511,6 +511,13 @@ export const guards: readonly Guard[] = [
     caughtBy: contract("audit"),
   },
   {
+    name: "audit: what Postgres still commits for a killed process is waited for",
+    file: "src/store/audit.ts",
+    find: "await outwait(own, process);\n        const [row]",
+    replace: "const [row]",
+    caughtBy: contract("audit-crash"),
+  },
+  {
     name: "labels: beside the name",
     file: "src/callers/principal.ts",
     find: "coversName(principal, name) && carries(labels, principal.labels);",
@@ -527,8 +534,9 @@ export const guards: readonly Guard[] = [
   {
     name: "labels: a refusal asks the database, whatever is in memory",
     file: "src/tokens/read.ts",
-    find: "if (!isKnown && !(await hasLabels(name, labels))) return null;",
-    replace: "if (!isKnown && (cache.peek(name) !== null || !(await hasLabels(name, labels)))) return null;",
+    find: "if (!(await labelChecks.run(JSON.stringify([name, labels]), ask))) return null;",
+    replace:
+      "if (cache.peek(name) !== null || !(await labelChecks.run(JSON.stringify([name, labels]), ask))) return null;",
     caughtBy: integration("labels"),
   },
   {

@@ -8,7 +8,7 @@ import { deafHealth, openPostgres } from "../../src/store/database.ts";
 import { until } from "../support/patience.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 import { describeWithServices, useDatabase, useRole } from "../support/services/index.ts";
-import { AuditStage } from "./audit/stage.ts";
+import { AuditStage, caller } from "./audit/stage.ts";
 
 const program = fileURLToPath(new URL("audit/crash-process.ts", import.meta.url));
 
@@ -78,6 +78,42 @@ describeWithServices(["postgres"], "kill -9 in the middle of reads and changes a
     expect(counted).toBeLessThanOrEqual(said.reduce((sum, each) => sum + each.counted, 0) + 2 * 200);
     expect(await last.audit.verify(last.heads)).toMatchObject({ ok: true, chains: 3 });
     await owner.end();
+    await database.close();
+  });
+
+  it("writes nothing twice where Postgres commits for the killed process after the next one has begun", async () => {
+    const database = await openPostgres(await useDatabase(), deafHealth);
+    const sql = async (text: string) => await database.prisma.$executeRawUnsafe(text);
+    const audit = new AuditStage(database, { sql, hasRoles: false });
+    const [reached, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const state = { isKilled: false };
+    const killed = await audit.start({
+      over: (store) => ({
+        ...store,
+        write: async (id, work) =>
+          await store.write(id, async (transaction) => {
+            const result = await work(transaction);
+            if (state.isKilled) reached.resolve();
+            if (state.isKilled) await released.promise;
+            return result;
+          }),
+      }),
+    });
+    state.isKilled = true;
+    const entry = { actor: caller, action: "keys.create", target: null, address: null } as const;
+    await killed.audit.end(await killed.audit.begin(entry), { result: "ok" });
+    await reached.promise;
+    const next = await audit.start({ folder: killed.folder });
+    const created = async () => await audit.query("SELECT 1 AS one FROM audit.entries WHERE action = 'keys.create'");
+    await until("it waits for what the killed one has begun, or writes", async () => {
+      const waiting = await audit.query("SELECT 1 AS one FROM pg_locks WHERE locktype = 'advisory' AND NOT granted");
+      return waiting.length > 0 || (await created()).length > 0;
+    });
+    released.resolve();
+    await audit.stop(next);
+    await until("the killed one's row is there", async () => (await created()).length > 0);
+    expect(await created()).toHaveLength(1);
+    await audit.stop(killed);
     await database.close();
   });
 });

@@ -28,12 +28,13 @@ const sweeping = [
   /UPDATE connections c SET in_use = true/,
   /UPDATE tombstones/,
   /UPDATE rotations/,
-  /DELETE FROM (connection_events|candidates|request_limits)/,
+  /DELETE FROM (connection_events|candidates|request_limits|consent_attempts)/,
   /(UPDATE|FROM) device_authorizations/,
   /FROM held_grants h/,
   /ORDER BY c\.id LIMIT/,
   /INTO replicas/,
   /FROM tombstones WHERE deleted_at >/,
+  /audit\./,
 ];
 const isOnItsOwn = (statement: string) => sweeping.some((pattern) => pattern.test(statement));
 
