@@ -10,7 +10,11 @@ const services = "test/support/services/global-setup.ts";
 
 /** Only a hang ends a test: test/support/patience.ts says why. Without one of the guards some tests do hang, which is what is to be seen. */
 const limitMs = process.env["MUTATION"] ? hangMs / 10 : hangMs;
-const patient = { testTimeout: limitMs, hookTimeout: limitMs };
+const patient = {
+  testTimeout: limitMs,
+  hookTimeout: limitMs,
+  expect: { poll: { timeout: limitMs, interval: 25 } },
+};
 
 /** What works comes first, one worker a core; what mostly waits runs together after it. */
 export default defineConfig({
