@@ -43,6 +43,8 @@ const projectRoot = fileURLToPath(new URL("../../", import.meta.url));
 export const compileCache = fileURLToPath(new URL("../../node_modules/.cache/compiled", import.meta.url));
 /** The broker with its failpoints armed, made by services/bundles.ts. One level below the root, as build/ is. */
 export const armedFolder = join(projectRoot, "build-armed");
+/** V8 has one thread beside the main one, not four: what they do side by side costs more than it saves while other tests have the cores. */
+const oneHelper = "--v8-pool-size=1";
 const faultPreload = fileURLToPath(new URL("faults/preload.ts", import.meta.url));
 
 /** One real broker in a process of its own. It never outlives the test file, whatever happens to the test. */
@@ -73,7 +75,7 @@ export class BrokerProcess implements AsyncDisposable {
     if (options.failpoints !== undefined) this.setFailpoints(options.failpoints);
     const faults = faultEnvironment(this.#failpointFile);
     const preload = Object.keys(faults).length > 0 ? [`--import=${pathToFileURL(faultPreload).href}`] : [];
-    this.#arguments = [...(options.nodeOptions ?? []), ...preload, entry];
+    this.#arguments = [oneHelper, ...(options.nodeOptions ?? []), ...preload, entry];
     this.#environment = { ...environmentFor({ ...options, publicUrl: this.publicUrl }), ...faults };
   }
 

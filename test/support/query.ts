@@ -1,16 +1,27 @@
-import { Client } from "pg";
+import { Pool } from "pg";
 
-/** One SQL statement on a broker's database. */
+/**
+ * A session is kept for the next statement on the same database: a new one costs Postgres more than most statements do, and some tests ask
+ * until an answer has come.
+ */
+const pools = new Map<string, Pool>();
+
+/** One SQL statement on a broker's database. It must leave its session as it was. */
 export async function query<Row extends Record<string, unknown>>(
   databaseUrl: string,
   text: string,
   values: unknown[] = [],
 ): Promise<Row[]> {
-  const client = new Client({ connectionString: databaseUrl });
-  await client.connect();
-  try {
-    return (await client.query<Row>(text, values)).rows;
-  } finally {
-    await client.end();
-  }
+  return (await poolOf(databaseUrl).query<Row>(text, values)).rows;
+}
+
+function poolOf(connectionString: string): Pool {
+  const known = pools.get(connectionString);
+  if (known !== undefined) return known;
+  const pool = new Pool({ connectionString, allowExitOnIdle: true });
+  pool.on("error", () => {
+    // The server has ended a session that nobody uses.
+  });
+  pools.set(connectionString, pool);
+  return pool;
 }

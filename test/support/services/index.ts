@@ -13,6 +13,8 @@ export { statementsIn } from "./postgres.ts";
 
 const reservedDatabase = 0; // counts the databases that were handed out
 let provided: Services | null = null;
+/** Asked for once in this process. */
+let migrated: Promise<void> | undefined;
 
 /** For a program that uses these helpers without vitest: the services that it has started. */
 export function provideServices(services: Services): void {
@@ -40,7 +42,7 @@ export async function useDatabase({ empty = false }: { empty?: boolean } = {}): 
   const name = `${databasePrefix}${randomBytes(6).toString("hex")}`;
   if (empty) return await createDatabase(serverUrl, name);
   const template = `${databasePrefix}template`;
-  await ensureTemplate(serverUrl, template, (databaseUrl) => applyMigrations({ databaseUrl }));
+  await (migrated ??= ensureTemplate(serverUrl, template, (databaseUrl) => applyMigrations({ databaseUrl })));
   return await createDatabase(serverUrl, name, template);
 }
 
