@@ -184,8 +184,8 @@ export const guards: readonly Guard[] = [
   {
     name: "fresh reads: no row is read first for who may not know of it",
     file: "src/http/fresh-read.ts",
-    find: " && !binds(by.labels)",
-    replace: "",
+    find: "!binds(by.labels) && nameForm",
+    replace: "nameForm",
     caughtBy: unit("http/fresh-read"),
   },
   {
@@ -536,7 +536,7 @@ export const guards: readonly Guard[] = [
     file: "src/tokens/read.ts",
     find: "if (!(await labelChecks.run(JSON.stringify([name, labels]), ask))) return null;",
     replace:
-      "if (cache.peek(name) !== null || !(await labelChecks.run(JSON.stringify([name, labels]), ask))) return null;",
+      "const known = cache.peek(name);\n      if (known === null ? !(await ask()) : !carries(known.row.labels, labels)) return null;",
     caughtBy: integration("labels"),
   },
   {
