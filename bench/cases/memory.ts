@@ -17,6 +17,9 @@ const each = (index: number) => ({
   expiresInSeconds: 86_400,
 });
 
+/** As `npm start` and the image. */
+const nodeOptions = ["--max-semi-space-size=16"];
+
 /** Bytes of a process that are in memory. */
 function residentBytes(pid: number): number {
   const kilobytes = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
@@ -34,7 +37,7 @@ export const memory: BenchCase = {
     await needServices();
     const databaseUrl = await useDatabase();
     const encryptionKeys = `${key.id}:${key.key.toString("base64")}`;
-    await using broker = await startSandboxBroker({ databaseUrl, encryptionKeys });
+    await using broker = await startSandboxBroker({ databaseUrl, encryptionKeys, nodeOptions });
     const atStart = residentBytes(broker.pid);
     await broker.api.createConnection({ name: "bench", provider: "sandbox", client: "sandbox", grant: "import" });
     await fillConnections({ databaseUrl, key, count: connections, each });

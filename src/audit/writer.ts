@@ -22,8 +22,8 @@ type Options = {
   monotonicMs: () => number;
 };
 
-/** In one transaction. */
-const mostRows = 500;
+/** In one statement. What is sent for it stays below the size from which V8 moves texts among the old ones, though they are gone at once. */
+const mostRows = 100;
 const mostCounts = 2000;
 /** About so many are added up in one. */
 const mostSummed = 20_000;

@@ -266,16 +266,24 @@ function createConfirmation<Value>({
     isRunning = true;
     for (let next = groups[0]; next !== undefined && !stopped.signal.aborted; next = groups[0]) {
       if (next.dueMs > nowMs()) await clock.sleep(next.dueMs - nowMs(), stopped.signal);
-      const due = groups.findIndex(({ dueMs }) => dueMs > nowMs() + storeTimes.confirmTogetherMs);
-      const entries = groups.splice(0, due === -1 ? groups.length : due).flatMap((group) => group.entries);
-      const inUse = entries.filter((entry) => isCurrent(entry) && nowMs() - entry.readAtMs <= storeTimes.inUseMs);
-      let isAnswered = true;
-      for (let from = 0; from < inUse.length && isAnswered; from += mostConfirmed) {
-        isAnswered = await confirm(inUse.slice(from, from + mostConfirmed), changed);
-      }
+      const entries = takeDue();
+      const isAnswered = entries.length === 0 || (await confirm(entries, changed));
       if (!isAnswered) groups.length = 0;
     }
     isRunning = false;
+  };
+
+  /** Takes as many as one query confirms, of those that are due and in use. */
+  const takeDue = (): Entry<Value>[] => {
+    const due: Entry<Value>[] = [];
+    const untilMs = nowMs() + storeTimes.confirmTogetherMs;
+    for (let [next] = groups; next !== undefined && next.dueMs <= untilMs; [next] = groups) {
+      const taken = next.entries.splice(0, mostConfirmed - due.length);
+      due.push(...taken.filter((entry) => isCurrent(entry) && nowMs() - entry.readAtMs <= storeTimes.inUseMs));
+      if (next.entries.length > 0) break;
+      groups.shift();
+    }
+    return due;
   };
 
   /** False: there was no answer. */

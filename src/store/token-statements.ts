@@ -30,6 +30,13 @@ const byName = {
   text: Sql.sql`SELECT ${tokenColumns}, ${asOf} AS "asOf" FROM connections c WHERE c.name = ANY($1::text[])`.text,
 };
 
+const changed = {
+  name: "connections that have changed",
+  text: Sql.sql`SELECT clock_timestamp() AS now, ARRAY(
+    SELECT w.id FROM unnest(string_to_array($1, ','), string_to_array($2, ',')) AS w (id, as_of)
+    WHERE (SELECT ${asOf} FROM connections c WHERE c.id = w.id::uuid) IS DISTINCT FROM w.as_of) AS ids`.text,
+};
+
 const byId = {
   name: "connections by id",
   text: Sql.sql`SELECT ${tokenColumns} FROM connections c WHERE c.id = ANY($1::uuid[])`.text,
@@ -48,11 +55,8 @@ export function createTokenStatements(database: Database) {
     async changedSince(known: readonly { id: string; asOf: string | null }[]): Promise<{ ids: string[]; now: Date }> {
       // Two long texts cost less on the way than two lists of thousands. Postgres looks up each row by its key: it cannot make a join of this.
       const [ids, versions] = [known.map(({ id }) => id).join(), known.map((each) => each.asOf).join()];
-      const [answer] = await prisma.$queryRaw<[{ ids: string[]; now: Date }]>`
-        SELECT clock_timestamp() AS now, ARRAY(
-          SELECT w.id FROM unnest(string_to_array(${ids}, ','), string_to_array(${versions}, ',')) AS w (id, as_of)
-          WHERE (SELECT ${asOf} FROM connections c WHERE c.id = w.id::uuid) IS DISTINCT FROM w.as_of) AS ids`;
-      return answer;
+      const [answer] = await direct<{ ids: string[]; now: Date }>(changed, [ids, versions]);
+      return answer as NonNullable<typeof answer>;
     },
 
     /**

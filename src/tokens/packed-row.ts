@@ -65,8 +65,12 @@ const columns: { [Name in Column]: `${keyof PackedRow} ${Kind<TokenRow[Name]>}` 
   lastErrorCode: "common plain",
   goneBackFrom: "common plain",
 };
-const columnsOf = (text: keyof PackedRow) =>
-  (Object.keys(columns) as Column[]).filter((column) => columns[column].startsWith(text));
+type Packed = { name: Column; kind: "time" | "bytes" | "plain" };
+const columnsOf = (text: keyof PackedRow): Packed[] =>
+  (Object.keys(columns) as Column[]).flatMap((name) => {
+    const [place, kind] = columns[name].split(" ") as [keyof PackedRow, Packed["kind"]];
+    return place === text ? [{ name, kind }] : [];
+  });
 const [ownColumns, commonColumns] = [columnsOf("own"), columnsOf("common")];
 
 export function packRow(row: TokenRow): PackedRow {
@@ -75,11 +79,14 @@ export function packRow(row: TokenRow): PackedRow {
 
 /** The same row again. */
 export function unpackRow({ own, common }: PackedRow, beside: Beside): TokenRow {
-  return { ...beside, ...unpack(own, ownColumns), ...unpack(common, commonColumns) } as TokenRow;
+  const row: Partial<Record<keyof TokenRow, unknown>> = { ...beside };
+  unpackInto(row, own, ownColumns);
+  unpackInto(row, common, commonColumns);
+  return row as TokenRow;
 }
 
-function pack(row: TokenRow, names: readonly Column[]): string {
-  const values = names.map((name) => packed(row[name]));
+function pack(row: TokenRow, packedColumns: readonly Packed[]): string {
+  const values = packedColumns.map(({ name }) => packed(row[name]));
   while (values.at(-1) === null) values.pop();
   return JSON.stringify(values);
 }
@@ -89,13 +96,12 @@ function packed(value: TokenRow[Column]): unknown {
   return value instanceof Uint8Array ? Buffer.from(value).toString("base64") : value;
 }
 
-function unpack(text: string, names: readonly Column[]): Record<string, unknown> {
+function unpackInto(row: Partial<Record<Column, unknown>>, text: string, packedColumns: readonly Packed[]): void {
   const values = JSON.parse(text) as unknown[];
-  return Object.fromEntries(names.map((name, index) => [name, unpacked(name, values[index] ?? null)]));
+  for (const [index, { name, kind }] of packedColumns.entries()) row[name] = unpacked(kind, values[index] ?? null);
 }
 
-function unpacked(name: Column, value: unknown): unknown {
-  if (value === null) return null;
-  if (columns[name].endsWith("time")) return new Date(value as number);
-  return columns[name].endsWith("bytes") ? new Uint8Array(Buffer.from(value as string, "base64")) : value;
+function unpacked(kind: Packed["kind"], value: unknown): unknown {
+  if (value === null || kind === "plain") return value;
+  return kind === "time" ? new Date(value as number) : new Uint8Array(Buffer.from(value as string, "base64"));
 }

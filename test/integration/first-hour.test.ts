@@ -536,7 +536,8 @@ describe("the file .env", () => {
       scripts: { start: string; test: string; freshet: string };
     };
     const node = "ulimit -c 0; exec node ";
-    expect(scripts).toMatchObject({ start: `${node}--disable-sigusr1 bin/broker.cjs --dotenv`, test: "vitest run" });
+    const flags = "--disable-sigusr1 --max-semi-space-size=16";
+    expect(scripts).toMatchObject({ start: `${node}${flags} bin/broker.cjs --dotenv`, test: "vitest run" });
     const { lines } = await startBeside(scripts.start.slice(node.length).split(" "), { HOST: "192.0.2.1" });
     expect(lines).toEqual([
       expect.stringMatching(/^PORT 12345 on HOST 192\.0\.2\.1 cannot be listened on.*; PORT comes from \S+\/\.env$/),
