@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config";
+import { oneHelper } from "./test/support/one-helper.ts";
 import { hangMs } from "./test/support/patience.ts";
 import { LongestFirst } from "./test/support/longest-first.ts";
 import { faultPlugins, faultSetup, isInstrumented } from "./test/support/faults/vite-plugin.ts";
@@ -21,6 +22,7 @@ export default defineConfig({
   test: {
     reporters: ["default", ["json", { outputFile: process.env["TEST_REPORT"] ?? "test-report.json" }]],
     retry: 0,
+    execArgv: [oneHelper],
     sequence: { sequencer: LongestFirst },
     // A module that was changed on the way must not be kept for the next run.
     fsModuleCache: !isInstrumented(),

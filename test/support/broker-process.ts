@@ -8,6 +8,7 @@ import { request } from "undici";
 import { BrokerApi } from "./broker-api.ts";
 import type { Failpoints } from "./faults/failpoints.ts";
 import { freePort } from "./free-port.ts";
+import { oneHelper } from "./one-helper.ts";
 import { hangMs, until } from "./patience.ts";
 import { guard, temporaryFolder } from "./services/guardian.ts";
 
@@ -43,8 +44,6 @@ const projectRoot = fileURLToPath(new URL("../../", import.meta.url));
 export const compileCache = fileURLToPath(new URL("../../node_modules/.cache/compiled", import.meta.url));
 /** The broker with its failpoints armed, made by services/bundles.ts. One level below the root, as build/ is. */
 export const armedFolder = join(projectRoot, "build-armed");
-/** V8 has one thread beside the main one, not four: what they do side by side costs more than it saves while other tests have the cores. */
-const oneHelper = "--v8-pool-size=1";
 const faultPreload = fileURLToPath(new URL("faults/preload.ts", import.meta.url));
 
 /** One real broker in a process of its own. It never outlives the test file, whatever happens to the test. */

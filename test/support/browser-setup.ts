@@ -14,6 +14,9 @@ const flags = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  "--disable-site-isolation-trials",
+  "--renderer-process-limit=1",
+  "--in-process-gpu",
 ];
 
 /** The address of the Chromium that all browser tests share, or what a person does so that there is one. */

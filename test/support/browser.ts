@@ -4,7 +4,7 @@ import { type Browser, type BrowserContext, type BrowserContextOptions, type Pag
 import { hangMs } from "./patience.ts";
 import { afterAll, afterEach, beforeAll, describe, inject } from "vitest";
 
-/** Opens a page in a browser profile that no other test has used; the pages of one test share it. */
+/** Opens a page in a browser profile that has nothing of another test; the pages of one test share it. */
 export type OpenPage = () => Promise<Page>;
 
 /** `describe` whose tests have a Chromium; skipped, naming the remedy, where there is none. */
@@ -41,17 +41,19 @@ function useBrowser(endpoint: string): OpenPage {
   let context: BrowserContext | undefined;
   beforeAll(async () => {
     browser = await chromium.connect(endpoint, { timeout: hangMs });
+    context = await newProfile(browser);
+    await context.newPage(); // keeps the process that shows pages, whose start is more work than most tests
   });
   afterEach(async () => {
-    await context?.close();
-    context = undefined;
+    const [, ...opened] = context?.pages() ?? [];
+    await Promise.all(opened.map(async (page) => await page.close()));
+    await context?.clearCookies(); // the broker's pages leave nothing else behind
   });
   afterAll(async () => {
     await browser?.close();
   });
   return async () => {
-    if (!browser) throw new Error("the browser starts before the first test: open pages inside tests");
-    context ??= await newProfile(browser);
+    if (!context) throw new Error("the browser starts before the first test: open pages inside tests");
     return await context.newPage();
   };
 }
