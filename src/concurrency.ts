@@ -34,6 +34,15 @@ export function createGate(places: number): Gate {
   };
 }
 
+export async function inTurn<Result>(gate: Gate, work: () => Promise<Result>): Promise<Result> {
+  await gate.enter();
+  try {
+    return await work();
+  } finally {
+    gate.leave();
+  }
+}
+
 /**
  * The result of `compute`, which runs once a second at most, however many callers ask. A caller within that second, or while it
  * runs, gets the same result, or the same error.
@@ -84,6 +93,42 @@ export async function eachAlone<Item>(
     }
   };
   await Promise.all(Array.from({ length: atOnce }, takeTurns));
+}
+
+/**
+ * Does work of one kind for many at once: what is asked for while earlier work runs is done together, as soon as that has ended, or has taken
+ * `patienceMs`. Each gets the results of all that was done with it.
+ */
+export function gatherWork<Item, Results>(
+  work: (items: readonly Item[]) => Promise<Results>,
+  { patienceMs }: { patienceMs: number },
+): (item: Item) => Promise<Results> {
+  let waiting: { item: Item; take: (results: Promise<Results>) => void }[] = [];
+  let isRunning = false;
+  const begin = (): void => {
+    if (isRunning || waiting.length === 0) return;
+    const group = waiting;
+    waiting = [];
+    isRunning = true;
+    const results = work(group.map(({ item }) => item));
+    for (const { take } of group) take(results);
+    let isOver = false;
+    const goOn = () => {
+      if (isOver) return;
+      isOver = true;
+      clearTimeout(late);
+      isRunning = false;
+      begin();
+    };
+    const late = setTimeout(goOn, patienceMs);
+    results.then(goOn, goOn);
+  };
+  return async (item) =>
+    await new Promise<Results>((take) => {
+      waiting.push({ item, take });
+      // Whoever asks in the same turn is among the first.
+      process.nextTick(begin);
+    });
 }
 
 /** One run for each key in this process: a caller that comes while it runs gets its result. */

@@ -314,6 +314,8 @@ export const storeTimes = durations({
   longestSilenceMs: 10_000,
   /** How long a row is remembered as busy. */
   busyRowMs: 60_000,
+  /** Permits, and answers to be stored, that come while others are with Postgres wait for those, to go together, but no longer than this. */
+  togetherMs: 50,
 
   // Values in memory (src/store/read-cache.ts)
 
@@ -490,6 +492,7 @@ const relations: readonly Relation[] = [
     ["refresh.uninterruptedMs"],
     "a holder tries again to store its answer before anybody takes over",
   ],
+  [["store.togetherMs"], "<", ["refresh.spoolAfterMs"], "an answer is with Postgres before it is spooled"],
   [["refresh.uninterruptedMs"], "<=", ["store.busyRowMs"], "a row that was busy counts as busy for a takeover"],
   [["refresh.sweepMs"], "<", ["store.longestSilenceMs"], "the sweeper's questions leave no gap"],
   [["refresh.pollFirstMs"], "<=", ["refresh.pollMaxMs"], "the pauses between two looks grow"],

@@ -266,8 +266,10 @@ export class PatientPool extends Pool {
   override connect(callback: Callback): void;
   override connect(callback?: Callback): Promise<PoolClient> | void {
     if (callback === undefined) return this.#enter();
-    callbackify(() => this.#enter())((error, client) =>
-      callback(error ?? undefined, client, (reason) => client.release(reason as Error)),
+    // In a turn of its own: what the callback throws must not reject the promise.
+    this.#enter().then(
+      (client) => process.nextTick(callback, undefined, client, (reason?: unknown) => client.release(reason as Error)),
+      (error: unknown) => process.nextTick(callback, error, undefined, () => {}),
     );
   }
 

@@ -1,3 +1,4 @@
+import { createGate, inTurn } from "../concurrency.ts";
 import { DatabaseBusyError } from "../errors.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import { grantsWithoutPerson } from "../grant-types.ts";
@@ -19,6 +20,7 @@ import {
   seconds,
   eventDetail,
 } from "./row-sql.ts";
+import { createTogether } from "./together.ts";
 import { type ConnectionStatus, tokenColumns, type TokenRow } from "./token-row.ts";
 
 /** Which permit is asked for. Postgres's clock counts the seconds. */
@@ -44,12 +46,96 @@ export type PermitRequest = {
   };
 };
 
+/** Whether a row may be refreshed at all: it has not gone back in time, and no back-off is running. */
+const mayBeAsked = Sql.sql`c.gone_back_from IS NULL
+          AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp() OR NOT isfinite(c.backoff_until))`;
+
+/** `takePermit` for many, in one transaction. What it leaves out is asked for alone: locked rows, and rows whose refresh token another row has, too. */
+const takingFree = Sql.sql`
+        WITH asked AS MATERIALIZED (SELECT * FROM jsonb_to_recordset(${""}::jsonb)
+          AS a(id uuid, generation int, attempt uuid, lease float8, statuses text[], exclusive boolean, promptly boolean, quiet float8)),
+        free AS MATERIALIZED (SELECT f.id FROM connections f WHERE f.id = ANY(ARRAY(SELECT id FROM asked))
+          FOR NO KEY UPDATE SKIP LOCKED)
+        UPDATE connections c SET attempt_id = a.attempt, attempt_outcome = NULL, attempt_started_at = clock_timestamp(),
+          attempt_replays = 0, lease_until = clock_timestamp() + make_interval(secs => a.lease),
+          next_refresh_at = CASE WHEN a.promptly THEN clock_timestamp() + make_interval(secs => a.lease + a.quiet)
+            WHEN c.expires_at IS NOT NULL THEN GREATEST(c.expires_at, clock_timestamp() + make_interval(secs => a.lease + a.quiet)) END
+        FROM asked a WHERE c.id = a.id AND c.id = ANY(ARRAY(SELECT id FROM free))
+          AND c.generation = a.generation AND c.attempt_id IS NULL AND c.status = ANY(a.statuses) AND ${mayBeAsked}
+          AND NOT (a.exclusive AND EXISTS (SELECT 1 FROM connections o
+            WHERE o.refresh_fingerprint = c.refresh_fingerprint AND o.id <> c.id))
+        RETURNING ${tokenColumns}`;
+
+/** How many of those that must be asked for alone are asked for at a time: they may wait for a locked row. */
+const aloneAtOnce = 6;
+
 /** The statements that take, swap and give back a permit. */
 export function createPermitStatements({
   prisma,
   direct,
   readyToStore,
 }: Pick<Database, "prisma" | "direct" | "readyToStore">) {
+  const takeAlone = async (request: PermitRequest): Promise<TokenRow | null> => {
+    const { connectionId, generation, attemptId, leaseSeconds, statuses, takeover, ifAbandoned, exclusive } = request;
+    const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(leaseSeconds)}`;
+    const own = Sql.sql`${connectionId}::uuid`;
+    const [noWait, id] =
+      takeover === null
+        ? [Sql.empty, own]
+        : [Sql.sql`NOWAIT`, Sql.sql`(SELECT l.id FROM connections l WHERE l.id = ${own} FOR NO KEY UPDATE NOWAIT)`];
+    const graceSeconds = takeover?.graceSeconds ?? 0;
+    // A replay would end while the provider still accepts the old refresh token.
+    const inGrace = Sql.sql`(${leaseEnd} < c.attempt_started_at + ${seconds(graceSeconds)})`;
+    const isBusy = Sql.sql`EXISTS (SELECT 1 FROM sharing h WHERE h.id <> ${own} AND h.attempt_id IS NOT NULL)`;
+    const statement = Sql.sql`
+      WITH sharing AS MATERIALIZED (SELECT o.id, o.attempt_id FROM connections o
+        WHERE ${exclusive}
+          AND o.refresh_fingerprint = (SELECT s.refresh_fingerprint FROM connections s WHERE s.id = ${own})
+        ORDER BY o.id FOR NO KEY UPDATE ${noWait}),
+      c AS (UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
+        attempt_started_at = CASE WHEN c.attempt_id IS NULL THEN clock_timestamp() ELSE c.attempt_started_at END,
+        attempt_replays = CASE WHEN c.attempt_id IS NULL THEN 0 ELSE c.attempt_replays + 1 END,
+        lease_until = ${leaseEnd}, next_refresh_at = ${abandonedDue(leaseEnd, ifAbandoned)}
+      WHERE c.id = ${id} AND c.generation = ${generation} AND c.status = ANY(${statuses}::text[])
+        AND ${mayBeAsked}
+        AND (c.attempt_id IS NULL OR (c.attempt_id = ${takeover?.seenAttemptId ?? null}::uuid
+          AND c.lease_until + CASE WHEN ${inGrace} THEN ${seconds(takeover?.graceQuietSeconds ?? 0)}
+            ELSE ${seconds(takeover?.quietSeconds ?? 0)} END <= clock_timestamp()
+          AND (${takeover?.promptly ?? false} OR ${inGrace} OR c.expires_at <= clock_timestamp())))
+        AND NOT ${isBusy} RETURNING c.*),
+      parted AS (UPDATE connections o SET refresh_token_sealed = NULL, refresh_fingerprint = NULL,
+          refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL, next_refresh_at = NULL,
+          no_refresh_token_since = CASE WHEN o.grant_type <> ALL(${grantsWithoutPerson}::text[])
+            THEN clock_timestamp() END, updated_at = clock_timestamp()
+        FROM sharing s WHERE o.id = s.id AND o.attempt_id IS NULL AND CASE WHEN o.id = ${own}
+          THEN o.generation = ${generation} AND ${isBusy} ELSE EXISTS (SELECT 1 FROM c) END RETURNING o.id),
+      event AS (INSERT INTO connection_events (connection_id, type, detail)
+        SELECT p.id, 'no_refresh_token', ${json({ kept: false, reason: "duplicate_grant" })} FROM parted p)
+      SELECT ${tokenColumns} FROM c`;
+    try {
+      // A takeover is rare, and has another text.
+      const name = ifAbandoned.promptly ? "take_permit_promptly" : "take_permit";
+      const asked = takeover === null ? direct<TokenRow>({ name, text: statement.text }, statement.values) : null;
+      return (await (asked ?? prisma.$queryRaw<TokenRow[]>(statement)))[0] ?? null;
+    } catch (error) {
+      if (takeover !== null && error instanceof DatabaseBusyError) return null;
+      throw error;
+    }
+  };
+
+  const takeTogether = createTogether<PermitRequest>({
+    direct,
+    name: "take_permits",
+    sql: takingFree,
+    given: ({ connectionId, generation, attemptId, leaseSeconds, statuses, exclusive, ifAbandoned }) => ({
+      ...{ id: connectionId, generation, attempt: attemptId, lease: leaseSeconds, statuses, exclusive },
+      ...{ promptly: ifAbandoned.promptly, quiet: ifAbandoned.quietSeconds },
+    }),
+    attemptOf: ({ attemptId }) => attemptId,
+    attemptIn: ({ attemptId }) => attemptId,
+  });
+  const aloneGate = createGate(aloneAtOnce);
+
   return {
     /** Notes why no request could be made. Nothing was sent, so this does not count as a failure. */
     async noteUnprepared({ id, generation }: Pick<TokenRow, "id" | "generation">, detail: string): Promise<void> {
@@ -61,8 +147,8 @@ export function createPermitStatements({
     },
 
     /**
-     * Step 4. Null: somebody else has the permit, or the row is not at this generation, or it must not be refreshed now. Where
-     * `exclusive`, of connections that hold the same refresh token the first one to ask keeps it, and the others lose their copy:
+     * Step 4. Null: somebody else has the permit, or the row is not at this generation, or it must not be refreshed now. Permits for
+     * free rows are taken together. Where `exclusive`, of connections that hold the same refresh token the first one to ask keeps it, and the others lose their copy:
      * all rows that hold the token are locked, in one order, so that of two that ask at once the second sees the permit of the first
      * (a row that is locked is read as its last holder has committed it). Whoever sends spends the token, so the copy of every other
      * row is worth nothing: it goes, and that row ends with its access token.
@@ -70,54 +156,10 @@ export function createPermitStatements({
      * answer. @throws DatabaseBusyError when another request finds the row locked for long
      */
     async takePermit(request: PermitRequest): Promise<TokenRow | null> {
-      const { connectionId, generation, attemptId, leaseSeconds, statuses, takeover, ifAbandoned, exclusive } = request;
-      const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(leaseSeconds)}`;
-      const own = Sql.sql`${connectionId}::uuid`;
-      const [noWait, id] =
-        takeover === null
-          ? [Sql.empty, own]
-          : [Sql.sql`NOWAIT`, Sql.sql`(SELECT l.id FROM connections l WHERE l.id = ${own} FOR NO KEY UPDATE NOWAIT)`];
-      const graceSeconds = takeover?.graceSeconds ?? 0;
-      // A replay would end while the provider still accepts the old refresh token.
-      const inGrace = Sql.sql`(${leaseEnd} < c.attempt_started_at + ${seconds(graceSeconds)})`;
-      const isBusy = Sql.sql`EXISTS (SELECT 1 FROM sharing h WHERE h.id <> ${own} AND h.attempt_id IS NOT NULL)`;
-      const statement = Sql.sql`
-        WITH sharing AS MATERIALIZED (SELECT o.id, o.attempt_id FROM connections o
-          WHERE ${exclusive}
-            AND o.refresh_fingerprint = (SELECT s.refresh_fingerprint FROM connections s WHERE s.id = ${own})
-          ORDER BY o.id FOR NO KEY UPDATE ${noWait}),
-        c AS (UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
-          attempt_started_at = CASE WHEN c.attempt_id IS NULL THEN clock_timestamp() ELSE c.attempt_started_at END,
-          attempt_replays = CASE WHEN c.attempt_id IS NULL THEN 0 ELSE c.attempt_replays + 1 END,
-          lease_until = ${leaseEnd}, next_refresh_at = ${abandonedDue(leaseEnd, ifAbandoned)}
-        WHERE c.id = ${id} AND c.generation = ${generation} AND c.status = ANY(${statuses}::text[])
-          AND c.gone_back_from IS NULL
-          AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp() OR NOT isfinite(c.backoff_until))
-          AND (c.attempt_id IS NULL OR (c.attempt_id = ${takeover?.seenAttemptId ?? null}::uuid
-            AND c.lease_until + CASE WHEN ${inGrace} THEN ${seconds(takeover?.graceQuietSeconds ?? 0)}
-              ELSE ${seconds(takeover?.quietSeconds ?? 0)} END <= clock_timestamp()
-            AND (${takeover?.promptly ?? false} OR ${inGrace} OR c.expires_at <= clock_timestamp())))
-          AND NOT ${isBusy} RETURNING c.*),
-        parted AS (UPDATE connections o SET refresh_token_sealed = NULL, refresh_fingerprint = NULL,
-            refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL, next_refresh_at = NULL,
-            no_refresh_token_since = CASE WHEN o.grant_type <> ALL(${grantsWithoutPerson}::text[])
-              THEN clock_timestamp() END, updated_at = clock_timestamp()
-          FROM sharing s WHERE o.id = s.id AND o.attempt_id IS NULL AND CASE WHEN o.id = ${own}
-            THEN o.generation = ${generation} AND ${isBusy} ELSE EXISTS (SELECT 1 FROM c) END RETURNING o.id),
-        event AS (INSERT INTO connection_events (connection_id, type, detail)
-          SELECT p.id, 'no_refresh_token', ${json({ kept: false, reason: "duplicate_grant" })} FROM parted p)
-        SELECT ${tokenColumns} FROM c`;
-      try {
-        // A takeover is rare, and has another text.
-        const name = ifAbandoned.promptly ? "take_permit_promptly" : "take_permit";
-        const asked = takeover === null ? direct<TokenRow>({ name, text: statement.text }, statement.values) : null;
-        const row = (await (asked ?? prisma.$queryRaw<TokenRow[]>(statement)))[0] ?? null;
-        if (row !== null) readyToStore();
-        return row;
-      } catch (error) {
-        if (takeover !== null && error instanceof DatabaseBusyError) return null;
-        throw error;
-      }
+      const taken = request.takeover === null ? await takeTogether(request) : null;
+      const row = taken ?? (await inTurn(aloneGate, () => takeAlone(request)));
+      if (row !== null) readyToStore();
+      return row;
     },
 
     /** One permit, one request: a second request of the same attempt gets its own permit. Null: the permit is no longer ours. */

@@ -129,24 +129,21 @@ export function addEvents(events: readonly HistoryEvent[]): Sql.Sql {
           ORDER BY e.place)`;
 }
 
+/** Others may write here: what is no number counts as one. */
+const oneMore = Sql.sql`CASE WHEN jsonb_typeof(e.detail->'count') = 'number' THEN (e.detail->>'count')::numeric ELSE 1 END + 1`;
+
 /**
- * The same for a refresh. Where the newest line of the history is a refresh of the same day (UTC), it is counted there: `count` and `first`, and
- * what the newest says. A line that somebody else has locked is left alone, since nothing may hold up a token set.
+ * The same for refreshes; `c.refreshed`: the detail of each. Where the newest line of a connection's history is a refresh of the same day (UTC), it is
+ * counted there: `count` and `first`, and what the newest says. A line that somebody else has locked is left alone, since nothing may hold up a token set.
  */
-export function addRefreshEvent(detail: Record<string, unknown>, others: readonly HistoryEvent[]): Sql.Sql {
-  const refreshed = { type: "refreshed" as const, detail };
-  if (others.length > 0) return addEvents([refreshed, ...others]);
-  // Others may write here: what is no number counts as one.
-  const counted = Sql.sql`CASE WHEN jsonb_typeof(e.detail->'count') = 'number' THEN (e.detail->>'count')::numeric ELSE 1 END + 1`;
-  return Sql.sql`newest AS (SELECT e.* FROM c, LATERAL (SELECT id, type, at FROM connection_events WHERE connection_id = c.id
-      ORDER BY id DESC LIMIT 1 FOR UPDATE SKIP LOCKED) e),
-    counted AS (UPDATE connection_events e SET at = clock_timestamp(), detail = ${json(detail)}
-        || jsonb_build_object('count', ${counted}, 'first', COALESCE(e.detail->'first', to_jsonb(e.at)))
+export const countRefreshes = Sql.sql`newest AS (SELECT e.*, c.refreshed FROM c, LATERAL (SELECT id, type, at FROM connection_events
+      WHERE connection_id = c.id ORDER BY id DESC LIMIT 1 FOR UPDATE SKIP LOCKED) e),
+    counted AS (UPDATE connection_events e SET at = clock_timestamp(), detail = n.refreshed
+        || jsonb_build_object('count', ${oneMore}, 'first', COALESCE(e.detail->'first', to_jsonb(e.at)))
       FROM newest n WHERE e.id = n.id AND n.type = 'refreshed'
-        AND n.at >= date_trunc('day', clock_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' RETURNING e.id),
+        AND n.at >= date_trunc('day', clock_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' RETURNING e.connection_id),
     event AS (INSERT INTO connection_events (connection_id, type, detail)
-      SELECT c.id, 'refreshed', ${json(detail)} FROM c WHERE NOT EXISTS (SELECT 1 FROM counted))`;
-}
+      SELECT c.id, 'refreshed', c.refreshed FROM c WHERE NOT EXISTS (SELECT 1 FROM counted n WHERE n.connection_id = c.id))`;
 
 /** A part of a WITH by which the statement that stores an answer notes its attempt: for 90 days an answer that comes late is known by it. */
 export const noteStored = (attemptId: string): Sql.Sql =>
@@ -167,34 +164,63 @@ export function statusColumns(status: ConnectionStatus): Sql.Sql {
   return Sql.sql`status = CASE WHEN c.status = 'disabled' THEN 'disabled' ELSE ${status} END, enabled_status = ${status}`;
 }
 
+/** The parts of a token set as a statement names them: the values of one set, or the columns of many. */
+export type GrantParts = { readonly [Part in keyof Omit<SealedGrant, "lastError">]: Sql.Sql } & {
+  readonly lastErrorCode: Sql.Sql;
+  readonly lastErrorDetail: Sql.Sql;
+};
+
+export function valuesOf({ lastError, ...grant }: SealedGrant): GrantParts {
+  return {
+    accessToken: Sql.sql`${grant.accessToken}::bytea`,
+    refreshToken: Sql.sql`${grant.refreshToken}::bytea`,
+    refreshFingerprint: Sql.sql`${grant.refreshFingerprint}::bytea`,
+    tokenType: Sql.sql`${grant.tokenType}`,
+    grantedScopes: Sql.sql`${grant.grantedScopes}::text[]`,
+    captured: json(grant.captured),
+    redirectUri: Sql.sql`${grant.redirectUri}`,
+    accountCaptured: json(grant.accountCaptured),
+    issuedAt: Sql.sql`${grant.issuedAt}::timestamptz`,
+    expiresAt: Sql.sql`${grant.expiresAt}::timestamptz`,
+    refreshTokenExpiresAt: Sql.sql`${grant.refreshTokenExpiresAt}::timestamptz`,
+    keepsRefreshToken: Sql.sql`${grant.keepsRefreshToken}::boolean`,
+    noRefreshTokenSince: Sql.sql`${grant.noRefreshTokenSince}::timestamptz`,
+    unreadableLifetime: Sql.sql`${grant.unreadableLifetime}::boolean`,
+    refreshDueAt: Sql.sql`${grant.refreshDueAt}::timestamptz`,
+    keepAliveAt: Sql.sql`${grant.keepAliveAt}::timestamptz`,
+    lastErrorCode: Sql.sql`${lastError?.code ?? null}::text`,
+    lastErrorDetail: Sql.sql`${lastError?.detail ?? null}::text`,
+  };
+}
+
 /**
  * The token set as the row's newest. `generation`: the row's next one. The statement sets permit, schedule and back-off beside them. The provider has given it,
  * unless `untried` says otherwise.
  */
-export function grantColumns(grant: SealedGrant, generation: number, untried = Sql.sql`false`): Sql.Sql {
+export function grantColumns(grant: GrantParts, generation: number | Sql.Sql, untried = Sql.sql`false`): Sql.Sql {
   return Sql.sql`generation = ${generation}, ${statusColumns("connected")},
     access_token_sealed = ${grant.accessToken}, refresh_token_sealed = ${grant.refreshToken},
     refresh_fingerprint = ${grant.refreshFingerprint}, token_type = ${grant.tokenType},
-    granted_scopes = COALESCE(${grant.grantedScopes}::text[], c.granted_scopes), captured = ${json(grant.captured)},
+    granted_scopes = COALESCE(${grant.grantedScopes}, c.granted_scopes), captured = ${grant.captured},
     redirect_uri = ${grant.redirectUri},
-    account_captured = ${json(grant.accountCaptured)},
-    issued_at = ${grant.issuedAt}::timestamptz, expires_at = ${grant.expiresAt}::timestamptz,
+    account_captured = ${grant.accountCaptured},
+    issued_at = ${grant.issuedAt}, expires_at = ${grant.expiresAt},
     refresh_token_expires_at = CASE WHEN ${grant.keepsRefreshToken} THEN c.refresh_token_expires_at
-      ELSE ${grant.refreshTokenExpiresAt}::timestamptz END,
-    refresh_due_at = ${grant.refreshDueAt}::timestamptz, keep_alive_at = ${grant.keepAliveAt}::timestamptz,
-    no_refresh_token_since = ${grant.noRefreshTokenSince}::timestamptz,
+      ELSE ${grant.refreshTokenExpiresAt} END,
+    refresh_due_at = ${grant.refreshDueAt}, keep_alive_at = ${grant.keepAliveAt},
+    no_refresh_token_since = ${grant.noRefreshTokenSince},
     lifetime_unreadable = ${grant.unreadableLifetime}, untried = ${untried},
-    missing_scopes_since = CASE WHEN NOT c.scopes <@ COALESCE(${grant.grantedScopes}::text[], c.granted_scopes)
+    missing_scopes_since = CASE WHEN NOT c.scopes <@ COALESCE(${grant.grantedScopes}, c.granted_scopes)
       THEN COALESCE(c.missing_scopes_since, clock_timestamp()) END,
     in_use = false, gone_back_from = NULL, ${noRefusals},
-    consecutive_failures = 0, last_error_code = ${grant.lastError?.code}, last_error_detail = ${grant.lastError?.detail},
-    last_error_at = CASE WHEN ${grant.lastError !== null} THEN clock_timestamp() END,
+    consecutive_failures = 0, last_error_code = ${grant.lastErrorCode}, last_error_detail = ${grant.lastErrorDetail},
+    last_error_at = CASE WHEN ${grant.lastErrorCode} IS NOT NULL THEN clock_timestamp() END,
     last_refreshed_at = clock_timestamp(), updated_at = clock_timestamp()`;
 }
 
 /** A token that has expired when it is issued must not be asked for again at once. */
-export function backoffOnArrival({ issuedAt, expiresAt }: SealedGrant): Sql.Sql {
-  return Sql.sql`CASE WHEN ${expiresAt}::timestamptz <= ${issuedAt}::timestamptz
+export function backoffOnArrival({ issuedAt, expiresAt }: Pick<GrantParts, "issuedAt" | "expiresAt">): Sql.Sql {
+  return Sql.sql`CASE WHEN ${expiresAt} <= ${issuedAt}
       THEN clock_timestamp() + ${seconds(refreshTimes.deadOnArrivalSeconds)} END`;
 }
 
@@ -215,10 +241,11 @@ export const hasOrAwaitsSecrets = Sql.sql`(c.access_token_sealed IS NOT NULL OR 
 
 /** The version of the access token that an attempt got. Every attempt of a generation has its own, since it may be handed out unstored. */
 export function attemptVersion({ accessToken }: SealedGrant): Sql.Sql {
-  return accessToken === null
-    ? Sql.sql`c.version`
-    : Sql.sql`GREATEST(c.version, c.version_floor) + 1 + c.attempt_replays`;
+  return accessToken === null ? Sql.sql`c.version` : storedVersion;
 }
+
+/** The same where it got one. */
+export const storedVersion = Sql.sql`GREATEST(c.version, c.version_floor) + 1 + c.attempt_replays`;
 
 /** When the sweeper looks at a row without a permit, at `earliest` or later; null: never. */
 export function nextDue(earliest: Sql.Sql): Sql.Sql {

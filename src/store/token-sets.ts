@@ -5,11 +5,12 @@ import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
 import {
   addEvents,
-  addRefreshEvent,
+  countRefreshes,
   attemptVersion,
   backoffOnArrival,
   freePermit,
   grantColumns,
+  type GrantParts,
   type HistoryEvent,
   json,
   lackEvents,
@@ -21,7 +22,10 @@ import {
   type PermitKey,
   type SealedGrant,
   seconds,
+  storedVersion,
+  valuesOf,
 } from "./row-sql.ts";
+import { createTogether } from "./together.ts";
 import { nextGeneration, tokenColumns, type TokenRow } from "./token-row.ts";
 
 /** A candidate: a late answer that is to be tried. Its record is sealed for the generation after `baseGeneration`. */
@@ -53,29 +57,105 @@ type Place = { id: string; generation: number; authorization: number; attemptId:
 /** Of a connection. The newest are tried first, so the older ones may go: some providers send further tokens with every refresh. */
 const mostCandidates = 10;
 
+/** An answer to a refresh, for the row that its permit stands in. */
+type ToStore = { key: PermitKey; grant: SealedGrant; event: Record<string, unknown> };
+
+/** The types of a set's columns, as they are given for many sets in one JSON text. */
+const givenTypes = {
+  accessToken: "bytea",
+  refreshToken: "bytea",
+  refreshFingerprint: "bytea",
+  tokenType: "text",
+  grantedScopes: "text[]",
+  captured: "jsonb",
+  redirectUri: "text",
+  accountCaptured: "jsonb",
+  issuedAt: "timestamptz",
+  expiresAt: "timestamptz",
+  refreshTokenExpiresAt: "timestamptz",
+  keepsRefreshToken: "boolean",
+  noRefreshTokenSince: "timestamptz",
+  unreadableLifetime: "boolean",
+  refreshDueAt: "timestamptz",
+  keepAliveAt: "timestamptz",
+} as const satisfies Record<keyof Omit<SealedGrant, "lastError">, string>;
+
+const givenNames = Object.keys(givenTypes) as (keyof typeof givenTypes)[];
+const givenColumns = Sql.raw(givenNames.map((name) => `"${name}" ${givenTypes[name]}`).join(", "));
+const givenParts = {
+  ...Object.fromEntries(givenNames.map((name) => [name, Sql.raw(`g."${name}"`)])),
+  lastErrorCode: Sql.raw("NULL::text"),
+  lastErrorDetail: Sql.raw("NULL::text"),
+} as GrantParts;
+
+function asGiven({ key, grant, event }: ToStore) {
+  const parts = givenNames.map((name) => {
+    const value = grant[name];
+    return [name, value instanceof Uint8Array ? String.raw`\x${Buffer.from(value).toString("hex")}` : value];
+  });
+  const { connectionId: id, generation, attemptId: attempt } = key;
+  return { id, generation, attempt, refreshed: event, ...Object.fromEntries(parts) } as unknown;
+}
+
+/** `commitRefresh` for many usual answers: each row by its own permit, in one transaction. Locked rows are left out. */
+const storing = Sql.sql`
+        WITH given AS MATERIALIZED (SELECT * FROM jsonb_to_recordset(${""}::jsonb)
+          AS g(id uuid, generation int, attempt uuid, refreshed jsonb, ${givenColumns})),
+        free AS MATERIALIZED (SELECT f.id FROM connections f WHERE f.id = ANY(ARRAY(SELECT id FROM given))
+          FOR NO KEY UPDATE SKIP LOCKED),
+        c AS (UPDATE connections c SET ${grantColumns(givenParts, Sql.raw("g.generation + 1"))}, ${freePermit},
+          next_refresh_at = ${givenParts.keepAliveAt}, backoff_until = ${backoffOnArrival(givenParts)},
+          version = ${storedVersion}, last_attempt_id = c.attempt_id
+          FROM given g WHERE c.id = g.id AND c.id = ANY(ARRAY(SELECT id FROM free))
+            AND c.generation = g.generation AND c.attempt_id = g.attempt RETURNING c.*, g.refreshed),
+        ${countRefreshes}, noted AS (INSERT INTO stored_answers (attempt_id) SELECT c.last_attempt_id FROM c)
+        SELECT ${tokenColumns} FROM c`;
+
 /** The statements that put a token set into a row. */
 export function createTokenSetStatements({
   prisma,
   commits,
   directCommits,
 }: Pick<Database, "prisma" | "commits" | "directCommits">) {
-  return {
-    /** Step 8. Null: the permit is no longer ours, or this answer is stored already (see `lastAttemptId`). */
-    async commitRefresh(key: PermitKey, grant: SealedGrant, event: Record<string, unknown>): Promise<TokenRow | null> {
-      const lacks = lackEvents(grant);
-      const statement = Sql.sql`
-        WITH c AS (UPDATE connections c SET ${grantColumns(grant, key.generation + 1)}, ${freePermit},
-          next_refresh_at = ${grant.keepAliveAt}::timestamptz, backoff_until = ${backoffOnArrival(grant)},
-          version = ${attemptVersion(grant)}, last_attempt_id = c.attempt_id WHERE ${owned(key)} RETURNING c.*),
-        ${addRefreshEvent(event, lacks)}, ${noteStored(key.attemptId)}
+  const storeAlone = async ({ key, grant, event }: ToStore): Promise<TokenRow | null> => {
+    const lacks = lackEvents(grant);
+    const refreshed = { type: "refreshed" as const, detail: event };
+    const parts = valuesOf(grant);
+    const statement = Sql.sql`
+        WITH c AS (UPDATE connections c SET ${grantColumns(parts, key.generation + 1)}, ${freePermit},
+          next_refresh_at = ${parts.keepAliveAt}, backoff_until = ${backoffOnArrival(parts)},
+          version = ${attemptVersion(grant)}, last_attempt_id = c.attempt_id WHERE ${owned(key)}
+          RETURNING c.*, ${json(event)} AS refreshed),
+        ${lacks.length > 0 ? addEvents([refreshed, ...lacks]) : countRefreshes}, ${noteStored(key.attemptId)}
         SELECT ${tokenColumns} FROM c`;
-      // The text of the usual set is always the same. One that lacks something has another text.
-      const isUsual = grant.accessToken !== null && lacks.length === 0;
-      return first(
-        await (isUsual
-          ? directCommits<TokenRow>({ name: "commit_refresh", text: statement.text }, statement.values)
-          : commits.$queryRaw<TokenRow[]>(statement)),
-      );
+    // The text of the usual set is always the same. One that lacks something has another text.
+    const isUsual = grant.accessToken !== null && lacks.length === 0;
+    return first(
+      await (isUsual
+        ? directCommits<TokenRow>({ name: "commit_refresh", text: statement.text }, statement.values)
+        : commits.$queryRaw<TokenRow[]>(statement)),
+    );
+  };
+
+  const storeTogether = createTogether<ToStore>({
+    direct: directCommits,
+    name: "commit_refreshes",
+    sql: storing,
+    given: asGiven,
+    attemptOf: ({ key }) => key.attemptId,
+    attemptIn: ({ lastAttemptId }) => lastAttemptId,
+  });
+
+  return {
+    /**
+     * Step 8. Null: the permit is no longer ours, or this answer is stored already (see `lastAttemptId`). Answers that come while others are being
+     * stored are stored together. What that leaves out is stored alone, so that no row and no answer stands in the way of another.
+     */
+    async commitRefresh(key: PermitKey, grant: SealedGrant, event: Record<string, unknown>): Promise<TokenRow | null> {
+      const isUsual = grant.accessToken !== null && lackEvents(grant).length === 0;
+      const answer = { key, grant, event };
+      const stored = isUsual ? await storeTogether(answer) : null;
+      return stored ?? (await storeAlone(answer));
     },
 
     /**
@@ -117,7 +197,7 @@ export function createTokenSetStatements({
       const untried = oldTokenOf === undefined ? Sql.sql`${given.untried === true}` : Sql.sql`c.untried`;
       // Candidates come from grants before this one, so they are not tried any more.
       const statement = Sql.sql`
-        WITH c AS (UPDATE connections c SET ${grantColumns(grant, nextGeneration(row), untried)}, ${freePermit},
+        WITH c AS (UPDATE connections c SET ${grantColumns(valuesOf(grant), nextGeneration(row), untried)}, ${freePermit},
           backoff_until = CASE WHEN ${isSent} THEN c.lease_until END, authorized_client_id = ${given.clientId ?? null},
           next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
             + CASE WHEN c.version = 0 THEN 1 ELSE 2 END,
@@ -163,8 +243,8 @@ export function createTokenSetStatements({
       given: { attemptId: string; generation: number; event: HistoryEvent },
     ): Promise<TokenRow | null> {
       const rows = await commits.$queryRaw<TokenRow[]>`
-        WITH c AS (UPDATE connections c SET ${grantColumns(grant, given.generation)}, ${freePermit},
-          next_refresh_at = ${grant.keepAliveAt}::timestamptz, backoff_until = ${backoffOnArrival(grant)},
+        WITH c AS (UPDATE connections c SET ${grantColumns(valuesOf(grant), given.generation)}, ${freePermit},
+          next_refresh_at = ${grant.keepAliveAt}::timestamptz, backoff_until = ${backoffOnArrival(valuesOf(grant))},
           last_attempt_id = ${given.attemptId}::uuid,
           version = ${attemptVersion(grant)} + CASE WHEN c.attempt_id IS NULL THEN 0 ELSE 1 END
           WHERE c.id = ${place.id}::uuid AND c.generation = ${place.generation}
@@ -217,7 +297,7 @@ export function createTokenSetStatements({
       const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(given.leaseSeconds)}`;
       const detail = { generation: key.generation + 1, attempt: given.candidateId };
       const rows = await prisma.$queryRaw<TokenRow[]>`
-        WITH c AS (UPDATE connections c SET ${grantColumns(grant, key.generation + 1)}, version = ${attemptVersion(grant)},
+        WITH c AS (UPDATE connections c SET ${grantColumns(valuesOf(grant), key.generation + 1)}, version = ${attemptVersion(grant)},
           attempt_id = ${given.attemptId}::uuid, attempt_started_at = clock_timestamp(), lease_until = ${leaseEnd},
           attempt_outcome = NULL, attempt_replays = 0, backoff_until = NULL,
           next_refresh_at = ${abandonedDue(leaseEnd, given.ifAbandoned)}

@@ -37,9 +37,14 @@ const changed = {
     WHERE (SELECT ${asOf} FROM connections c WHERE c.id = w.id::uuid) IS DISTINCT FROM w.as_of) AS ids`.text,
 };
 
+/** Statements of their own for one row: for a list, whose length it does not know, Postgres would make a plan each time. */
+const byOneName = {
+  name: "connection by name",
+  text: Sql.sql`SELECT ${tokenColumns}, ${asOf} AS "asOf" FROM connections c WHERE c.name = $1`.text,
+};
 const byId = {
   name: "connections by id",
-  text: Sql.sql`SELECT ${tokenColumns} FROM connections c WHERE c.id = ANY($1::uuid[])`.text,
+  text: Sql.sql`SELECT ${tokenColumns} FROM connections c WHERE c.id = $1::uuid`.text,
 };
 
 export function createTokenStatements(database: Database) {
@@ -47,7 +52,8 @@ export function createTokenStatements(database: Database) {
   return {
     /** Rows of these names; names without a connection are left out. */
     async readByName(names: readonly string[]): Promise<RowAsOf[]> {
-      const rows = await direct<TokenRow & { asOf: string }>(byName, [names]);
+      const [statement, values] = names.length === 1 ? [byOneName, names] : [byName, [names]];
+      const rows = await direct<TokenRow & { asOf: string }>(statement, values);
       return rows.map((row) => ({ row, asOf: row.asOf }));
     },
 
@@ -73,11 +79,12 @@ export function createTokenStatements(database: Database) {
 
     /** The existing rows of these ids. */
     async readByIds(ids: readonly string[]): Promise<TokenRow[]> {
-      return await direct<TokenRow>(byId, [ids]);
+      if (ids.length === 1) return await direct<TokenRow>(byId, ids);
+      return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.id = ANY(${ids}::uuid[])`;
     },
 
     async readById(connectionId: string): Promise<TokenRow | null> {
-      return (await direct<TokenRow>(byId, [[connectionId]]))[0] ?? null;
+      return (await direct<TokenRow>(byId, [connectionId]))[0] ?? null;
     },
 
     /** The same with its client. Their MACs are not checked yet. */

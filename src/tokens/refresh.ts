@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Clock } from "../clock.ts";
-import { createGate, type Gate } from "../concurrency.ts";
+import { createGate, type Gate, inTurn } from "../concurrency.ts";
 import type { Leases, RefreshNews } from "../coordination/leases.ts";
 import type { Mark, Marks } from "../coordination/marks.ts";
 import { BrokerError, DatabaseBusyError, UnreadableSecretError } from "../errors.ts";
@@ -100,10 +100,13 @@ export type Refresh = (row: TokenRow, need: Need) => Promise<RefreshOutcome>;
 type Flight = { need: Need; giveUpAtMs: number };
 
 /** What a flight does next. `ask`: ask for the permit for `row`. Any other value is the flight's result. */
-type Next = { kind: "ask"; row: TokenRow; startedOver: boolean } | RefreshOutcome;
+type Next = { kind: "ask"; row: TokenRow; startedOver: boolean; prepared?: Preparing } | RefreshOutcome;
 
-/** How many permits a process asks for at a time: waiting for a database connection would use up the send window. */
-const permitsAtOnce = 6;
+/** What its request is made of, if that was asked for before. */
+type Preparing = Promise<PlannedContext> | undefined;
+
+/** How many permits a process asks for at a time: many go together, and waiting would use up the send window. */
+const permitsAtOnce = 32;
 
 /**
  * The refresh protocol (docs/refresh-protocol.md), steps 3 to 11. Each generation has one run in a process (step 2, read.ts).
@@ -115,8 +118,10 @@ export function createRefresh(parts: RefreshParts): Refresh {
   const permitGate = createGate(permitsAtOnce);
   return async (row, need) => {
     const flight = { need, giveUpAtMs: clock.monotonicMs() + refreshTimes.flightMs };
-    // The mark is asked for beside the lease, so that both take the time of one.
+    // The mark and what a request is made of are asked for beside the lease, so that all take the time of one.
     const marked = parts.marks.read(row.id);
+    const prepared = parts.lifecycle.isDraining ? undefined : prepareOrNote(parts, row);
+    prepared?.catch(() => undefined); // who waits for it gets the error
     // 3. Lease. It only keeps replicas from asking all at once: where it is unavailable, the permit alone decides.
     const lease = await leases.acquire(`refresh:${row.id}:${row.generation}`, refreshTimes.leaseSeconds * 1000);
     try {
@@ -127,7 +132,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
       let next: Next =
         lease.state === "held"
           ? await follow(parts, flight, { row: { ...row, attemptId: null } })
-          : { kind: "ask", row, startedOver: false };
+          : { kind: "ask", row, startedOver: false, prepared };
       while (next.kind === "ask") next = await askAndSend(parts, flight, { ...next, permitGate });
       return next;
     } finally {
@@ -141,10 +146,15 @@ export function createRefresh(parts: RefreshParts): Refresh {
 async function askAndSend(
   parts: RefreshParts,
   flight: Flight,
-  { row, startedOver, permitGate }: { row: TokenRow; startedOver: boolean; permitGate: Gate },
+  {
+    row,
+    startedOver,
+    prepared,
+    permitGate,
+  }: { row: TokenRow; startedOver: boolean; prepared?: Preparing; permitGate: Gate },
 ): Promise<Next> {
   if (parts.lifecycle.isDraining) return { kind: "left", row };
-  const context = await prepareOrNote(parts, row);
+  const context = await (prepared ?? prepareOrNote(parts, row));
   const takesOver =
     row.attemptId !== null && mayTakeOver(row, context.definition.refresh, recoverer(parts, flight, row));
   // The answer to the attempt that stands in the row may wait in a spool.
@@ -304,15 +314,6 @@ function recoverer({ health }: RefreshParts, { need }: Flight, { id }: TokenRow)
 async function isCleared({ recovery }: RefreshParts, row: TokenRow, { definition }: RequestContext): Promise<boolean> {
   const cleared = await recovery.clear(row);
   return cleared === "clear" || (cleared === "silent" && !mustWaitForSpools(row, definition.refresh));
-}
-
-async function inTurn<Result>(gate: Gate, work: () => Promise<Result>): Promise<Result> {
-  await gate.enter();
-  try {
-    return await work();
-  } finally {
-    gate.leave();
-  }
 }
 
 /** Step 5. A suspended machine stops the monotonic clock, a wall clock may be set back: both must agree. */

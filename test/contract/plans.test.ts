@@ -126,6 +126,7 @@ describeWithServices(["postgres"], "with many connections, no statement reads mo
     const key = keyOf(row);
     await call("rows.noteUnprepared", () => rows.noteUnprepared(row, "no client"));
     await call("rows.takePermit", () => rows.takePermit({ ...key, ...lease, takeover: null }));
+    await call("rows.takePermit alone", () => rows.takePermit({ ...key, ...lease, takeover: null }));
     const takeover = {
       seenAttemptId: key.attemptId,
       quietSeconds: 0,
@@ -140,6 +141,7 @@ describeWithServices(["postgres"], "with many connections, no statement reads mo
     await call("rows.swapPermit", () => rows.swapPermit(key, { attemptId: next.attemptId, leaseSeconds: 30 }));
     await call("rows.permitAges", () => rows.permitAges());
     await call("rows.commitRefresh", () => rows.commitRefresh(next, sealedGrant(), { attempt: next.attemptId }));
+    await call("rows.commitRefresh alone", () => rows.commitRefresh(next, sealedGrant(), { attempt: next.attemptId }));
     await call("rows.readForAnswer", () => rows.readForAnswer({ connectionId: row.id, attemptId: randomUUID() }));
 
     const again = await stage.permit();

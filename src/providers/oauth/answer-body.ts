@@ -133,10 +133,23 @@ function readJson(text: string): AnswerBody | null {
   try {
     const value: unknown = JSON.parse(text);
     if (typeof value !== "object" || value === null) return null;
-    return { value, textsAt: (pointer) => readLoosely(text, 0)?.textsAt(pointer) ?? textAt(value, pointer) };
+    return {
+      value,
+      textsAt: (pointer) => {
+        const own = textAt(value, pointer);
+        if (own.length === 1 && isNamedOnce(text, pointer)) return own;
+        return readLoosely(text, 0)?.textsAt(pointer) ?? own;
+      },
+    };
   } catch {
     return null;
   }
+}
+
+/** Whether the last name of a pointer stands in the text once. In a text without escapes each name stands as it is. */
+function isNamedOnce(text: string, pointer: string): boolean {
+  const name = JSON.stringify(unescaped(pointer.slice(pointer.lastIndexOf("/") + 1)));
+  return !text.includes("\\") && text.indexOf(name) === text.lastIndexOf(name);
 }
 
 function textAt(value: unknown, pointer: string): string[] {

@@ -7,7 +7,7 @@ import type { Row } from "../row.ts";
 import { connectMany, inBatches, offences } from "../tools.ts";
 
 /** The name of the statement that stores an answer. The text is sent once for a session, the name each time. */
-const commit = "commit_refresh";
+const commit = "commit_refreshes";
 
 /** `silent`: how many connections go silent, and end when the statement's time is over. The others are reset at once. */
 const sizes = { full: { connections: 100, silent: 20 }, short: { connections: 5, silent: 0 } } as const;
