@@ -119,7 +119,9 @@ describeWithServices(["postgres"], "with many connections, no statement reads mo
     const known = await rows.readByName([row.name]);
     await call("rows.changedSince", () => rows.changedSince(known.map(({ row: { id }, asOf }) => ({ id, asOf }))));
     await call("rows.hasLabels", () => rows.hasLabels(row.name, { tenant: "t" }));
-    await call("rows.readByIds", () => rows.readByIds([row.id]));
+    await call("rows.readByName of one", () => rows.readByName([row.name]));
+    await call("rows.readByIds", () => rows.readByIds([row.id, randomUUID()]));
+    await call("rows.readByIds of one", () => rows.readByIds([row.id]));
     await call("rows.readById", () => rows.readById(row.id));
     await call("rows.readWithClient", () => rows.readWithClient(row.id));
     const lease = { leaseSeconds: 30, statuses: ["connected"] as const, ifAbandoned, exclusive: true };
