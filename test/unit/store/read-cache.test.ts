@@ -13,6 +13,7 @@ const turn = () => new Promise((resolve) => void setImmediate(resolve));
 /** A cache on a table in memory. A test can delay the table's answers, or make the table unreachable. */
 function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000, confirms = false } = {}) {
   const table = new Map<string, number>();
+  const kept = new Set<string>();
   const queries: string[][] = [];
   const confirmations: string[][] = [];
   const state: {
@@ -54,6 +55,8 @@ function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000, conf
     maxEntries,
     maxBytes,
     bytesOf: ({ at }) => at,
+    onKept: ({ name, at }) => void kept.add(`${name} ${at}`),
+    onDropped: ({ name, at }) => void kept.delete(`${name} ${at}`),
     supersedes: (incoming, current) => incoming.at >= current.at,
     ...(confirms && {
       confirming: {
@@ -68,7 +71,7 @@ function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000, conf
       },
     }),
   });
-  return { cache, table, queries, confirmations, state, pass };
+  return { cache, table, kept, queries, confirmations, state, pass };
 }
 
 describe("a read cache", () => {
@@ -283,6 +286,23 @@ describe("a read cache", () => {
     expect(queries).toHaveLength(3);
     await cache.read("b");
     expect(queries).toEqual([["a"], ["b"], ["c"], ["b"]]);
+  });
+
+  it("it tells which values it keeps, and which no more: replaced, too many, forgotten or gone", async () => {
+    const { cache, table, kept, state } = cached({ maxEntries: 2 });
+    for (const name of ["a", "b", "c"]) table.set(name, 1);
+    await cache.read("a");
+    cache.put("a", { name: "a", at: 2 });
+    cache.put("a", { name: "a", at: 1 });
+    expect([...kept]).toEqual(["a 2"]);
+    await cache.read("b");
+    await cache.read("c");
+    expect([...kept]).toEqual(["b 1", "c 1"]);
+    cache.forget("b");
+    table.delete("c");
+    state.nowMs = 5000;
+    await cache.read("c");
+    expect([...kept]).toEqual([]);
   });
 
   it("beyond so many bytes those confirmed longest ago go, and the newest never", async () => {

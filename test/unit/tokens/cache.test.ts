@@ -111,6 +111,19 @@ describe("what a replica knows of connections", () => {
     expect(open).toThrow(UnreadableSecretError);
   });
 
+  it("whoever looks at a row in memory finds all of it", async () => {
+    const { cache, state } = caching();
+    const lists = { scopes: ["a", "b"], grantedScopes: ["a"], labels: { team: "x" }, captured: { realm: "7" } };
+    const stored = row(3, 100, { ...lists, backoffUntil: inSeconds(7), credentials: new Uint8Array([1, 2]) });
+    state.table = [stored];
+    const expected = { ...stored, accessToken: new Uint8Array() };
+    expect([(await cache.read("acme"))?.row, cache.peek("acme")?.row, cache.trusted("acme")?.row]).toEqual([
+      expected,
+      expected,
+      expected,
+    ]);
+  });
+
   it("a newer generation is not replaced by an older one, however late that was read", async () => {
     const { cache, state, generation, clock } = caching();
     cache.learn(row(4, 10));
@@ -208,6 +221,19 @@ describe("what a replica knows of connections", () => {
     expect(await generation()).toBe(4);
     cache.end("c3b1a7de-5a0b-4a53-8a6e-1f2a3b4c5d6e", inSeconds(700).getTime());
     expect(await generation()).toBe(4);
+  });
+
+  it("a further token is asked for and ends with its connection, also if that one is not in memory", async () => {
+    const { cache, state } = caching();
+    const parentId = tokenRow().id;
+    const further = { id: "0f2d6f5e-9a51-4e1c-8f0b-6a7b8c9d0e1f", name: "acme#user", chain: "user", parentId };
+    cache.learn(row(2, 10, further));
+    state.table = [row(3, 20, further)];
+    cache.expireOlder(parentId, 1);
+    expect((await cache.read("acme#user"))?.row.generation).toBe(3);
+    state.table = [];
+    cache.end(parentId, inSeconds(30).getTime());
+    expect([cache.trusted("acme#user"), await cache.read("acme#user")]).toEqual([null, null]);
   });
 
   it("a new grant of a connection lets its further tokens be asked for as well: it may have ended them", async () => {
