@@ -14,7 +14,7 @@ const limitMs = process.env["MUTATION"] ? hangMs / 10 : hangMs;
 const patient = {
   testTimeout: limitMs,
   hookTimeout: limitMs,
-  expect: { poll: { timeout: limitMs, interval: 25 } },
+  expect: { poll: { timeout: limitMs, interval: 50 } },
 };
 
 /** What works comes first, one worker a core; what mostly waits runs together after it. */
