@@ -250,7 +250,9 @@ describe("a database of the version before", () => {
         await writeFile(join(path, "spool", name), Buffer.from(base64, "base64"));
       },
       async on(work) {
-        const database = await PGlite.create(join(path, "database"));
+        // As the broker opens it: the default of 128 MB of buffers is written to at each start.
+        const startParams = [...PGlite.defaultStartParams, "-c", "shared_buffers=8MB"];
+        const database = await PGlite.create(join(path, "database"), { startParams });
         const run: Run = async (sql) => (await database.exec(sql)).at(-1)?.rows as Record<string, unknown>[];
         try {
           await work(run);
