@@ -36,7 +36,13 @@ async function ask(request: Partial<IncomingMessage>, given: Given = {}) {
   const counted: unknown[] = [];
   const asked = new WeakMap<IncomingMessage, ReturnType<TokenService["get"]>>();
   const read = createRejectedRead({
-    keys: { known: (key) => (key === "right" ? by : null) },
+    keys: {
+      known: (key) => (key === "right" ? by : null),
+      authenticate: async (key) => {
+        if (key === "not read for long") return by;
+        throw new BrokerError("unauthenticated", "wrong");
+      },
+    },
     workloads: { known: (token) => (token === "eyJ.right.x" ? by : null) },
     tokens: {
       get: async (name, wish) => {
@@ -82,6 +88,11 @@ test("a caller that is known gets what the general way asks for, counted, and as
 test("a token whose refresh fails is counted as stale", async () => {
   const warnings = [{ code: "refresh_failing" as const, detail: "d" }];
   expect((await ask(plain, { get: async () => ({ ...issued, warnings }) })).counted).toEqual(["acme-shop", "stale"]);
+});
+
+test("a key that has not called for seconds is read anew", async () => {
+  const asked = await ask({ ...plain, headers: { authorization: "Bearer not read for long" } });
+  expect([asked.wasAnswered, asked.wishes]).toEqual([true, ["acme-shop", wish]]);
 });
 
 test("a workload's read is answered as a key's", async () => {
