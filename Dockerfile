@@ -59,5 +59,5 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT || 8080}/livez`).then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
 # No core dump, which would hold keys and tokens, and no debugger, which anybody who may send SIGUSR1 could open.
-# And 8 MB for each half of the new objects: Node would take several times as much (docs/decisions/0042-small-connections-in-memory.md).
-CMD ["sh", "-c", "ulimit -c 0; exec node --disable-sigusr1 --max-semi-space-size=8 bin/broker.cjs"]
+# And 16 MB for each half of the new objects: Node would take several times as much (docs/decisions/0042-small-connections-in-memory.md).
+CMD ["sh", "-c", "ulimit -c 0; exec node --disable-sigusr1 --max-semi-space-size=16 bin/broker.cjs"]

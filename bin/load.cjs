@@ -15,10 +15,6 @@ const build = path.join(root, "build");
 /** What the sources were when the bundle was made of them. Written when the bundle is whole, and gone if that did not start. */
 const record = path.join(build, "sources");
 
-// Old objects are collected whenever they have grown by a fifth. V8 itself lets them grow to three times what is still needed. Before anything
-// is compiled, since compiled code that was kept counts for the same flags alone.
-setFlagsFromString("--heap-growing-percent=20");
-
 /** @type {Map<string, { script: vm.Script, exports: unknown }>} */
 const parts = new Map();
 const requireInstalled = createRequire(path.join(build, "bundle.cjs"));

@@ -18,7 +18,7 @@ const each = (index: number) => ({
 });
 
 /** As `npm start` and the image. */
-const nodeOptions = ["--max-semi-space-size=8"];
+const nodeOptions = ["--max-semi-space-size=16"];
 
 /** Bytes of a process that are in memory. */
 function residentBytes(pid: number): number {

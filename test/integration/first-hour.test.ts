@@ -536,7 +536,7 @@ describe("the file .env", () => {
       scripts: { start: string; test: string; freshet: string };
     };
     const node = "ulimit -c 0; exec node ";
-    const flags = "--disable-sigusr1 --max-semi-space-size=8";
+    const flags = "--disable-sigusr1 --max-semi-space-size=16";
     expect(scripts).toMatchObject({ start: `${node}${flags} bin/broker.cjs --dotenv`, test: "vitest run" });
     const { lines } = await startBeside(scripts.start.slice(node.length).split(" "), { HOST: "192.0.2.1" });
     expect(lines).toEqual([
