@@ -284,7 +284,10 @@ export async function sendRandomRequests(
   const property = fc.asyncProperty(requests, async ([route, path, query, raw, sender]) => {
     const { method } = route;
     const whole = query === "" ? path : `${path}?${query}`;
-    const answer = await stage.send({ method, path: whole, ...sender, ...(raw !== null && { raw }) });
+    const ask = async () => await stage.send({ method, path: whole, ...sender, ...(raw !== null && { raw }) });
+    let answer = await ask();
+    // Refused, since on a slow machine the audit's entry came too late. Whoever gets this asks again, and gets another answer in the end.
+    while (answer.text.includes("takes its entry for the audit")) answer = await ask();
     answered[answer.status] = (answered[answer.status] ?? 0) + 1;
     const fault = faultOf(answer, { ...route, path }, stage.broker.publicUrl);
     if (fault !== null) throw new Error(fault);
