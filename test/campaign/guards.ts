@@ -81,21 +81,21 @@ export const guards: readonly Guard[] = [
     file: "src/store/permits.ts",
     find: "AND c.attempt_id IS NULL AND c.status = ANY(a.statuses)",
     replace: "AND c.status = ANY(a.statuses)",
-    caughtBy: contract("databases"),
+    caughtBy: contract("together"),
   },
   {
     name: "permits taken together: of the generation that was asked for",
     file: "src/store/permits.ts",
     find: "AND c.generation = a.generation AND",
     replace: "AND",
-    caughtBy: contract("databases"),
+    caughtBy: contract("together"),
   },
   {
     name: "permits taken together: none for a refresh token that another row has, too",
     file: "src/store/permits.ts",
     find: "NOT (a.exclusive AND EXISTS (",
     replace: "NOT (false AND EXISTS (",
-    caughtBy: contract("databases"),
+    caughtBy: contract("together"),
   },
   {
     name: "permits taken together: a locked row is left out",
@@ -109,7 +109,7 @@ export const guards: readonly Guard[] = [
     file: "src/store/token-sets.ts",
     find: "AND c.generation = g.generation AND c.attempt_id = g.attempt RETURNING",
     replace: "RETURNING",
-    caughtBy: contract("databases"),
+    caughtBy: contract("together"),
   },
   {
     name: "answers stored together: one whose row is locked is left out",

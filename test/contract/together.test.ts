@@ -148,20 +148,25 @@ describeWithServices(["postgres"], "permits and answers that come together", () 
   it("a row that another session holds keeps no other permit waiting", async () => {
     const rows = await connectMany(6);
     const begin = () => rows.map((row) => stage.rows.takePermit(asked(keyOf(row))));
-    expect(await whileLocked(rows[0] as TokenRow, begin)).toEqual(rows.slice(1).map(({ id }) => id));
+    const [others, names] = await during(async () => await whileLocked(rows[0] as TokenRow, begin));
+    expect([others, names]).toEqual([rows.slice(1).map(({ id }) => id), ["take_permits", "take_permit"]]);
   });
 
   it("a row that another session holds keeps no other answer waiting", async () => {
     const rows = await connectMany(6);
     const { keys } = await permitMany(rows);
     const begin = () => keys.map((key) => stage.rows.commitRefresh(key, sealedGrant(), {}));
-    expect(await whileLocked(rows[0] as TokenRow, begin)).toEqual(rows.slice(1).map(({ id }) => id));
+    const [others, names] = await during(async () => await whileLocked(rows[0] as TokenRow, begin));
+    expect([others, names]).toEqual([rows.slice(1).map(({ id }) => id), ["commit_refreshes", "commit_refresh"]]);
   });
 
   it("of two for one row, and of two rows with one refresh token, one gets a permit", async () => {
     const row = await stage.connect();
     const both = await permitMany([row, row]);
     expect(both.taken.filter((one) => one !== null)).toHaveLength(1);
+    const free = await stage.connect();
+    const refused = [row, { ...free, generation: 9 }].map((one) => stage.rows.takePermit(asked(keyOf(one))));
+    expect(await Promise.all(refused)).toEqual([null, null]);
     const pair = await connectMany(2);
     const fingerprint = `\\x${Buffer.from(sealedBytes()).toString("hex")}`;
     for (const { id } of pair) await stage.set(id, `refresh_fingerprint = '${fingerprint}'`);
