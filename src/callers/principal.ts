@@ -183,13 +183,26 @@ export function likePatterns({ connections }: Pick<Principal, "connections">): s
 
 /** Whether one of the patterns covers a name, or all names that another pattern covers. */
 function isCovered(nameOrPattern: string, patterns: readonly string[]): boolean {
-  let split = splitPatterns.get(patterns);
-  if (split === undefined) splitPatterns.set(patterns, (split = patterns.map((pattern) => pattern.split("*"))));
-  return split.some((parts) => matchesParts(parts, nameOrPattern));
+  let index = patternIndexes.get(patterns);
+  if (index === undefined) patternIndexes.set(patterns, (index = indexOf(patterns)));
+  for (const length of index.lengths) {
+    const candidates = index.byBegin.get(nameOrPattern.slice(0, length));
+    if (candidates?.some((parts) => matchesParts(parts, nameOrPattern)) === true) return true;
+  }
+  return false;
 }
 
-/** Lists of patterns that were split at their stars: those of a caller are tried for each read. */
-const splitPatterns = new WeakMap<readonly string[], string[][]>();
+/** Patterns that were split at their stars, by what stands before the first one, and how long that is: those of a caller are tried for each read. */
+type PatternIndex = { byBegin: Map<string, string[][]>; lengths: Set<number> };
+
+const patternIndexes = new WeakMap<readonly string[], PatternIndex>();
+
+/** A name is compared only with patterns that begin as it does, so it costs the same for a caller with one pattern as for one with hundreds. */
+function indexOf(patterns: readonly string[]): PatternIndex {
+  const split = patterns.map((pattern) => pattern.split("*"));
+  const byBegin = Map.groupBy(split, ([begin = ""]) => begin);
+  return { byBegin, lengths: new Set([...byBegin.keys()].map(({ length }) => length)) };
+}
 
 /** Whether a pattern fits a whole text, `*` standing for any characters. */
 export function matchesStars(pattern: string, name: string): boolean {

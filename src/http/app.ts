@@ -71,9 +71,9 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   const asked: TokenRoutesOptions["asked"] = new WeakMap();
   const early = { ...parts, loaded, asked, headers: answering.headers, isClosing: () => isClosing };
   const [fresh, rejected] = [createFreshRead(early), createRejectedRead(early)];
-  const shortWays: FreshRead = (...exchange) => {
-    const isAnswered = fresh(...exchange);
-    return isAnswered === false ? rejected(...exchange) : isAnswered;
+  const shortWays: FreshRead = (request, response) => {
+    const isAnswered = fresh(request, response);
+    return isAnswered === false ? rejected(request, response) : isAnswered;
   };
   const onError = (err: unknown) => parts.log.error({ err }, "a fresh read failed, and was answered the general way");
   const app = fastify({

@@ -128,13 +128,13 @@ function makeFrame(text: string, token: string | null): Frame {
 }
 
 /** Names and tokens that are handed out are ASCII, and JSON writes names as they are. */
-function fill(
-  { texts: [a, b, c, d, e, f], token }: Frame,
-  { name, accessToken, expiresAtMs, version }: FreshToken["found"],
-  expiresIn: number | null,
-): string {
-  const expiresAt = expiresAtMs === Infinity ? "null" : `"${new Date(expiresAtMs).toISOString()}"`;
-  return `${a}${name}${b}${token ?? accessToken}${c}${expiresAt}${d}${expiresIn}${e}${version}${f}`;
+function fill({ texts, token }: Frame, found: FreshToken["found"], expiresIn: number | null): string {
+  const { name, accessToken, expiresAtMs, version } = found;
+  if (found.writtenEnd === "") {
+    found.writtenEnd = expiresAtMs === Infinity ? "null" : `"${new Date(expiresAtMs).toISOString()}"`;
+  }
+  const [a, b, c, d, e, f] = texts;
+  return `${a}${name}${b}${token ?? accessToken}${c}${found.writtenEnd}${d}${expiresIn}${e}${version}${f}`;
 }
 
 /**

@@ -48,8 +48,9 @@ export class KeptConnection implements KnownConnection {
   /** Until when it is handed out as it is, and whether a refresh ends its token: read.ts finds both out, once. NaN: not yet. */
   freshUntilMs = NaN;
   endsByRefresh = false;
-  /** What http/fresh-read.ts has made of it. */
+  /** What http/fresh-read.ts has made of it, and how it has written the end of its token; empty: not yet. */
   answer: unknown = null;
+  writtenEnd = "";
   readonly #own: string;
   readonly #common: string;
 
