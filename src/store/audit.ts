@@ -304,7 +304,7 @@ function transactionOf(session: Prisma): AuditTransaction {
       await session.$executeRaw`
         INSERT INTO audit.open_reads (flush, minute, process, action, actor_kind, actor_id, actor_name, connection, result, count, first, last)
         SELECT ${number}::bigint, minute, ${process}::uuid, action, "actorKind", "actorId", "actorName", each.connection, result, each.count::bigint,
-          minute + each.first::float8 * interval '1 ms', minute + each.last::float8 * interval '1 ms'
+          minute + make_interval(secs => each.first::float8 / 1000), minute + make_interval(secs => each.last::float8 / 1000)
         FROM json_to_recordset(${JSON.stringify(counts)}::json) AS given(minute timestamptz, action text, "actorKind" text, "actorId" text,
           "actorName" text, result text, connections json, counts json, "firstMs" json, "lastMs" json),
           ROWS FROM (json_array_elements_text(connections), json_array_elements_text(counts), json_array_elements_text("firstMs"),
