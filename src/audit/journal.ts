@@ -82,17 +82,17 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
       waiting = [];
       try {
         if (mustLeave || isUnderOldKey()) await leave();
-        current ??= await openNext();
+        const segment = current ?? (await openNext());
         batch = batch.filter(({ isGivenUp }) => !isGivenUp);
         if (batch.length === 0) continue;
-        for (const { line } of batch) for (const id of idsOf(line)) current.ids.add(id);
-        current.keyIds.add(keyring.current());
+        for (const { line } of batch) for (const id of idsOf(line)) segment.ids.add(id);
+        segment.keyIds.add(keyring.current());
         const text = batch.map(({ line }) => seal(line)).join("");
-        current.bytes += text.length;
-        await (current.file as FileHandle).appendFile(text);
-        await (current.file as FileHandle).datasync();
+        segment.bytes += text.length;
+        await (segment.file as FileHandle).appendFile(text);
+        await (segment.file as FileHandle).datasync();
         for (const { resolve } of batch) resolve();
-        if (current.bytes > fullBytes || mustLeave) await leave();
+        if (segment.bytes > fullBytes || mustLeave) await leave();
       } catch (error) {
         // A line that was written in part must stay the last one of its file.
         await leave();
@@ -115,6 +115,8 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
       file: await open(path, "ax", 0o600),
     };
     segments.add(segment);
+    // At once: it has no lines yet, and `done` removes whatever has none and is not the current one.
+    current = segment;
     await syncFolder(folder);
     return segment;
   };

@@ -553,6 +553,13 @@ export const guards: readonly Guard[] = [
     caughtBy: contract("audit"),
   },
   {
+    name: "audit: a file that is just being opened is the current one",
+    file: "src/audit/journal.ts",
+    find: "    current = segment;\n    await syncFolder(folder);\n",
+    replace: "    await syncFolder(folder);\n    current = segment;\n",
+    caughtBy: unit("audit/journal"),
+  },
+  {
     name: "audit: what Postgres still commits for a killed process is waited for",
     file: "src/store/audit.ts",
     find: "await outwait(own, process);\n        const [row]",

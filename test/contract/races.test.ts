@@ -8,6 +8,7 @@ import { createAuthorizationRequests } from "../../src/store/consents.ts";
 import { createDatabaseHealth } from "../../src/store/database.ts";
 import { type Prisma, watch } from "../../src/store/database.ts";
 import { createDeviceAuthorizations } from "../../src/store/devices.ts";
+import type { Direct } from "../../src/store/direct.ts";
 import { applyMigrations } from "../../src/store/migrate.ts";
 import { hangMs, until } from "../support/patience.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
@@ -16,8 +17,6 @@ import { freely, sealedBytes, StoreStage, vault } from "./store/stage.ts";
 const all = ["%"];
 const inputs = { shop_url: "https://other.example" };
 const fields = { provider: "own", grant: "password", scopes: ["read"], inputs: {}, labels: {} };
-
-const direct = async () => await Promise.reject(new Error("nothing is read so here"));
 
 // Deciding and acting are one statement, or happen under one lock. So the broker waits for what somebody else has done and not committed yet.
 describeWithServices(["postgres"], "a decision and a change under way", () => {
@@ -32,6 +31,7 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
       new PrismaClient({ adapter }),
       createDatabaseHealth(() => performance.now()),
     );
+    const direct: Direct = async ({ text }, values) => await prisma.$queryRawUnsafe(text, ...values);
     stage = new StoreStage({
       prisma,
       direct,

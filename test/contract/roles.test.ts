@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import { StartupError } from "../../src/errors.ts";
 import { createDatabaseHealth, openPostgres } from "../../src/store/database.ts";
 import { applyMigrations } from "../../src/store/migrate.ts";
-import { query } from "../support/query.ts";
+import { query, testsName } from "../support/query.ts";
 import { describeWithServices, useDatabase, useRole } from "../support/services/index.ts";
 
 const deployPage = readFileSync(new URL("../../docs/deploy.md", import.meta.url), "utf8");
@@ -321,7 +321,8 @@ describeWithServices(["postgres"], "two roles of Postgres", () => {
     }
     const sessions = await query<{ role: string }>(
       superUrl,
-      "SELECT DISTINCT usename::text AS role FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+      "SELECT DISTINCT usename::text AS role FROM pg_stat_activity WHERE datname = current_database() AND application_name <> $1",
+      [testsName],
     );
     await database.close();
     const [owner, runtime] = [nameOf(migrationUrl), nameOf(runtimeUrl)];

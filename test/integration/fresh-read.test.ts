@@ -34,7 +34,10 @@ const sweeping = [
   /ORDER BY c\.id LIMIT/,
   /INTO replicas/,
   /FROM tombstones WHERE deleted_at >/,
+  // The audit's counts
   /audit\./,
+  /pg_advisory_xact_lock/,
+  /^(BEGIN|COMMIT)/,
 ];
 const isOnItsOwn = (statement: string) => sweeping.some((pattern) => pattern.test(statement));
 

@@ -5,6 +5,8 @@ import { Pool } from "pg";
  * until an answer has come.
  */
 const pools = new Map<string, Pool>();
+/** What Postgres calls these sessions. */
+export const testsName = "tests";
 
 /** One SQL statement on a broker's database. It must leave its session as it was. */
 export async function query<Row extends Record<string, unknown>>(
@@ -18,7 +20,7 @@ export async function query<Row extends Record<string, unknown>>(
 function poolOf(connectionString: string): Pool {
   const known = pools.get(connectionString);
   if (known !== undefined) return known;
-  const pool = new Pool({ connectionString, allowExitOnIdle: true });
+  const pool = new Pool({ connectionString, application_name: testsName, allowExitOnIdle: true });
   pool.on("error", () => {
     // The server has ended a session that nobody uses.
   });

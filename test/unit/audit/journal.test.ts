@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { beforeEach, expect, test } from "vitest";
 import { draftOf } from "../../../src/audit/entries.ts";
 import { createJournal, type Journal } from "../../../src/audit/journal.ts";
@@ -54,6 +55,18 @@ test("what was begun is found by the next process, with its end if it had one, a
     },
     { id: "a", draft: draft("a", 3), outcome: null, writings: [{ process: "p1", seq: 8 }] },
   ]);
+});
+
+test("a file that is just being opened is not removed, whatever is done meanwhile", async () => {
+  const journal = open("p1");
+  const state = { isWritten: false };
+  const begun = begin(journal, "a").then(() => void (state.isWritten = true));
+  while (!state.isWritten) {
+    journal.done(["earlier"]);
+    await setImmediate();
+  }
+  await begun;
+  expect((await open("p2").takeOver()).map(({ id }) => id)).toEqual(["a"]);
 });
 
 test("what two processes one after the other have left is found together; a file is removed when all of its entries are done", async () => {
