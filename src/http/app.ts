@@ -10,8 +10,7 @@ import type { KeyService } from "../callers/keys.ts";
 import type { Ability } from "../store/api-keys.ts";
 import { auditRoutes } from "./audit.ts";
 import { createRequireAbility } from "./auth.ts";
-import { createFreshRead, type FreshRead, type FreshReadOptions, serverWith } from "./fresh-read.ts";
-import { createRejectedRead } from "./rejected-read.ts";
+import { createFreshRead, type FreshReadOptions, serverWith } from "./fresh-read.ts";
 import { installErrorHandler, serverOptions } from "./error-handler.ts";
 import { answerHeaders } from "./headers.ts";
 import { apiReference, openApi } from "./openapi.ts";
@@ -33,7 +32,7 @@ import { installSchemas, refuseControlCharacters, refuseUnknownFields } from "./
 const largestBodyBytes = 64 * 1024;
 
 /** The instances that routes call. */
-export type AppParts = Omit<TokenRoutesOptions, "loaded" | "asked"> &
+export type AppParts = Omit<TokenRoutesOptions, "loaded"> &
   Pick<FreshReadOptions, "tokens" | "readCounter"> &
   ConnectionRoutesOptions &
   GrantRoutesOptions &
@@ -68,17 +67,11 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   let isClosing = false;
   const options = serverOptions(answering);
   const loaded: TokenRoutesOptions["loaded"] = new WeakMap();
-  const asked: TokenRoutesOptions["asked"] = new WeakMap();
-  const early = { ...parts, loaded, asked, headers: answering.headers, isClosing: () => isClosing };
-  const [fresh, rejected] = [createFreshRead(early), createRejectedRead(early)];
-  const shortWays: FreshRead = (request, response) => {
-    const isAnswered = fresh(request, response);
-    return isAnswered === false ? rejected(request, response) : isAnswered;
-  };
+  const fresh = createFreshRead({ ...parts, loaded, headers: answering.headers, isClosing: () => isClosing });
   const onError = (err: unknown) => parts.log.error({ err }, "a fresh read failed, and was answered the general way");
   const app = fastify({
     // Where every answer is logged, none takes the short way.
-    ...(!parts.log.isLevelEnabled(readLevel) && { serverFactory: serverWith(shortWays, { ...options, onError }) }),
+    ...(!parts.log.isLevelEnabled(readLevel) && { serverFactory: serverWith(fresh, { ...options, onError }) }),
     loggerInstance,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: largestBodyBytes,
@@ -101,7 +94,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
       auditRoutes(scope, parts.audit);
       await routes(scope.withTypeProvider<TypeBoxTypeProvider>());
     });
-  await api("tokens", async (scope) => await tokenRoutes(scope, { ...parts, loaded, asked }));
+  await api("tokens", async (scope) => await tokenRoutes(scope, { ...parts, loaded }));
   await api("connections", async (scope) => {
     await connectionRoutes(scope, parts);
     await grantRoutes(scope, parts);

@@ -1,5 +1,6 @@
 import * as fc from "fast-check";
 import { faultsOfHeaders } from "../support/answer-headers.ts";
+import { until } from "../support/patience.ts";
 import type { Answer, Sending, WrongInputStage } from "../support/wrong-input-stage.ts";
 
 /** A JSON schema, as far as those of requests go. */
@@ -284,10 +285,11 @@ export async function sendRandomRequests(
   const property = fc.asyncProperty(requests, async ([route, path, query, raw, sender]) => {
     const { method } = route;
     const whole = query === "" ? path : `${path}?${query}`;
-    const ask = async () => await stage.send({ method, path: whole, ...sender, ...(raw !== null && { raw }) });
-    let answer = await ask();
-    // Refused, since on a slow machine the audit's entry came too late. Whoever gets this asks again, and gets another answer in the end.
-    while (answer.text.includes("takes its entry for the audit")) answer = await ask();
+    // On a slow machine the entry for the audit may come too late, and the request is refused. Whoever asks again gets another answer in the end.
+    const answer = await until("the audit takes the entry of the request", async () => {
+      const given = await stage.send({ method, path: whole, ...sender, ...(raw !== null && { raw }) });
+      return given.text.includes("takes its entry for the audit") ? null : given;
+    });
     answered[answer.status] = (answered[answer.status] ?? 0) + 1;
     const fault = faultOf(answer, { ...route, path }, stage.broker.publicUrl);
     if (fault !== null) throw new Error(fault);

@@ -16,8 +16,6 @@ export type TokenRoutesOptions = {
   describeRequest: (connection: string, accessToken: string) => Promise<ApiRequest>;
   /** What `load` has read for a request, which is read no second time. */
   loaded: WeakMap<IncomingMessage, ReturnType<TokenService["load"]>>;
-  /** What `get` was asked for a request before it came here, which it is asked no second time. */
-  asked: WeakMap<IncomingMessage, ReturnType<TokenService["get"]>>;
   /** Called for each read that a key makes. `connection` null: it is unknown, or not for this key. */
   countReadResult: (read: { by: Principal; connection: string | null; result: string }) => void;
 };
@@ -62,10 +60,10 @@ const query = closed({
 
 export const tokensPath = "/tokens/:connection";
 
-/** What services call. Two kinds of reads are answered before, with the same bytes: plain ones of a fresh token (../fresh-read.ts), and of one instead of a rejected one (../rejected-read.ts). */
+/** What services call. Plain reads of a fresh token are answered before (../fresh-read.ts), with the same bytes. */
 export async function tokenRoutes(
   app: ApiScope,
-  { tokens, describeRequest, loaded, asked, countReadResult }: TokenRoutesOptions,
+  { tokens, describeRequest, loaded, countReadResult }: TokenRoutesOptions,
 ): Promise<void> {
   const schema = {
     operationId: "getToken",
@@ -86,8 +84,7 @@ export async function tokenRoutes(
     const { labels } = by;
     const wish = { labels, minTtlSeconds: min_ttl, rejectedVersion: rejected_version ?? null, waitSeconds: wait };
     const name = coversName(by, connection) ? connection : nobodysName(connection);
-    const asking =
-      asked.get(request.raw) ?? tokens.get(name, { ...wish, furtherToken, loaded: loaded.get(request.raw) });
+    const asking = tokens.get(name, { ...wish, furtherToken, loaded: loaded.get(request.raw) });
     const token = await asking.catch((error: unknown) => {
       const result = error instanceof BrokerError ? error.code : "internal_error";
       countReadResult({ by, connection: result === "connection_not_found" ? null : connection, result });
