@@ -51,8 +51,19 @@ type Options = {
   onError: (error: unknown) => void;
 };
 
-/** `ids`: entries that have lines in it and are not done. `keyIds`: of the keys of all its lines. */
-type Segment = { path: string; ids: Set<string>; keyIds: Set<string>; bytes: number; file: FileHandle | null };
+/**
+ * `ids`: entries that have lines in it and are not done. `begun`: those that begin in it, done or not; `followed`: those of which it tells the end, or
+ * where they were written. `keyIds`: of the keys of all its lines.
+ */
+type Segment = {
+  path: string;
+  ids: Set<string>;
+  begun: Set<string>;
+  followed: Set<string>;
+  keyIds: Set<string>;
+  bytes: number;
+  file: FileHandle | null;
+};
 
 const place: Place = { table: "audit journal", row: "", column: "line", revision: 0 };
 const ending = ".journal";
@@ -74,7 +85,7 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
   /** A look at the folder that has not ended yet. */
   let looking: Promise<readonly string[]> | null = null;
   const segments = new Set<Segment>();
-  const removing = new Set<Promise<void>>();
+  const removing = new Map<Segment, Promise<void>>();
 
   const writeWaiting = async (): Promise<void> => {
     while (waiting.length > 0) {
@@ -85,7 +96,7 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
         const segment = current ?? (await openNext());
         batch = batch.filter(({ isGivenUp }) => !isGivenUp);
         if (batch.length === 0) continue;
-        for (const { line } of batch) for (const id of idsOf(line)) segment.ids.add(id);
+        for (const { line } of batch) note(segment, line);
         segment.keyIds.add(keyring.current());
         const text = batch.map(({ line }) => seal(line)).join("");
         segment.bytes += text.length;
@@ -107,13 +118,7 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
     await mkdir(folder, { recursive: true, mode: 0o700 });
     count += 1;
     const path = join(folder, `${process}.${count}${ending}`);
-    const segment = {
-      path,
-      ids: new Set<string>(),
-      keyIds: new Set<string>(),
-      bytes: 0,
-      file: await open(path, "ax", 0o600),
-    };
+    const segment = newSegment(path, await open(path, "ax", 0o600));
     segments.add(segment);
     // At once: it has no lines yet, and `done` removes whatever has none and is not the current one.
     current = segment;
@@ -138,17 +143,24 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
   const finish = async (): Promise<void> => {
     await writing;
     await leave();
-    await Promise.all(removing);
+    while (removing.size > 0) await Promise.all(removing.values());
   };
 
   const removeIfDone = (segment: Segment): void => {
-    if (segment.ids.size > 0 || segment === current) return;
-    segments.delete(segment);
+    if (segment.ids.size > 0 || segment === current || removing.has(segment) || isMissed(segment)) return;
     const removal = rm(segment.path, { force: true })
       .catch(onError)
-      .finally(() => removing.delete(removal));
-    removing.add(removal);
+      .finally(() => {
+        segments.delete(segment);
+        removing.delete(segment);
+        for (const each of segments) removeIfDone(each);
+      });
+    removing.set(segment, removal);
   };
+
+  /** Whether an entry begins in another file that is still there. Without this one the next process would take it for one that was never written. */
+  const isMissed = (segment: Segment): boolean =>
+    [...segments].some((other) => other !== segment && [...segment.followed].some((id) => other.begun.has(id)));
 
   const seal = (line: JournalLine): string =>
     `${Buffer.from(keyring.seal(JSON.stringify(line), place)).toString("base64")}\n`;
@@ -233,8 +245,10 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
       for (const name of names.filter((each) => !each.startsWith(`${process}.`))) {
         try {
           const { lines, keyIds } = await readLines(name);
-          taken.push({ path: join(folder, name), ids: new Set(lines.flatMap(idsOf)), keyIds, bytes: 0, file: null });
+          const segment = { ...newSegment(join(folder, name), null), keyIds };
+          taken.push(segment);
           for (const line of lines) {
+            note(segment, line);
             if (line.kind === "begun") found.set(line.id, { ...line, outcome: null, writings: [] });
             else if (line.kind === "ended") outcomes.set(line.id, line.outcome);
             else {
@@ -253,8 +267,8 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
         outcome: outcomes.get(id) ?? null,
         writings: writings.get(id) ?? [],
       }));
+      for (const segment of taken) segments.add(segment);
       for (const segment of taken) {
-        segments.add(segment);
         // Ends and writings of entries whose begin was in a file that is gone: those are done.
         for (const id of segment.ids) if (!found.has(id)) segment.ids.delete(id);
         removeIfDone(segment);
@@ -267,7 +281,8 @@ export function createJournal({ folder, process, keyring, clock, onRejected, onE
       if (!isWriting() && isUnderOldKey()) void leave();
       if (!knowsAll) return await keyIdsInFolder();
       const ids = new Set<string>();
-      for (const segment of segments) for (const id of segment.keyIds) ids.add(id);
+      const staying = [...segments].filter((segment) => !removing.has(segment));
+      for (const { keyIds } of staying) for (const id of keyIds) ids.add(id);
       return [...ids];
     },
     async close() {
@@ -298,6 +313,17 @@ async function namesIn(folder: string): Promise<string[]> {
 function tooSlow(): Error {
   const seconds = auditTimes.diskMs / 1000;
   return Object.assign(new Error(`a write has not ended within ${seconds} s`), { code: "ETIMEDOUT" });
+}
+
+function newSegment(path: string, file: FileHandle | null): Segment {
+  return { path, ids: new Set(), begun: new Set(), followed: new Set(), keyIds: new Set(), bytes: 0, file };
+}
+
+function note({ ids, begun, followed }: Segment, line: JournalLine): void {
+  for (const id of idsOf(line)) {
+    ids.add(id);
+    (line.kind === "begun" ? begun : followed).add(id);
+  }
 }
 
 function idsOf(line: JournalLine): readonly string[] {

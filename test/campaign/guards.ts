@@ -553,6 +553,13 @@ export const guards: readonly Guard[] = [
     caughtBy: contract("audit"),
   },
   {
+    name: "audit: what tells where entries were written stays with their begin",
+    file: "src/audit/journal.ts",
+    find: " || isMissed(segment)) return;",
+    replace: ") return;",
+    caughtBy: unit("audit/journal"),
+  },
+  {
     name: "audit: a file that is just being opened is the current one",
     file: "src/audit/journal.ts",
     find: "    current = segment;\n    await syncFolder(folder);\n",

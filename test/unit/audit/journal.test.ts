@@ -69,6 +69,26 @@ test("a file that is just being opened is not removed, whatever is done meanwhil
   expect((await open("p2").takeOver()).map(({ id }) => id)).toEqual(["a"]);
 });
 
+test("what tells where an entry was written stays as long as the file in which the entry begins", async () => {
+  const journal = open("p1");
+  const detail = { text: "x".repeat(300_000) };
+  /** A line after which the next file is begun. */
+  const fill = async (id: string) => await journal.append({ kind: "begun", id, draft: { ...draft(id), detail } });
+  await Promise.all([begin(journal, "open"), begin(journal, "written")]);
+  await fill("first");
+  await journal.append({ kind: "ended", id: "written", outcome: { result: "ok" } });
+  await journal.append({ kind: "writing", ids: ["written"], process: "p1", seq: 7 });
+  await fill("second");
+  expect(files()).toHaveLength(2);
+  journal.done(["written", "second"]);
+  await journal.append({ kind: "ended", id: "open", outcome: { result: "ok" } });
+  const left = await open("p2").takeOver();
+  expect(left.find(({ id }) => id === "written")?.writings).toEqual([{ process: "p1", seq: 7 }]);
+  journal.done(["first", "open"]);
+  await journal.close();
+  expect(files()).toEqual([]);
+});
+
 test("what two processes one after the other have left is found together; a file is removed when all of its entries are done", async () => {
   await begin(open("p1"), "a");
   await begin(open("p2"), "b");
