@@ -290,8 +290,8 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   };
 
   /**
-   * The row, if it carries these labels; null: it does not, or there is none. Neither the answer nor its time shows which of the two: what is
-   * not known to carry them costs one query, which finds nothing.
+   * The row, if it carries these labels; null: it does not, or there is none. The answer does not show which of the two, nor does what is in memory:
+   * what was not answered with these labels before costs one query, which finds nothing.
    */
   const readLabelled = async (
     name: string,
